@@ -1,0 +1,57 @@
+"""The public way to use a model: `otfkd.load(path).encode(sentences)`."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from otfkd.config import Pooler
+from otfkd.evaluation.encode import encode
+from otfkd.models.encoder import Encoder
+from otfkd.models.registry import find_model, load_encoder
+
+
+class SentenceEncoder:
+    """A loaded model.
+
+    Args:
+        encoder: backbone, tokenizer and pooler.
+    """
+
+    def __init__(self, encoder: Encoder):
+        self.encoder = encoder
+
+    def encode(
+        self, sentences: Sequence[str], *, batch_size: int = 64, max_length: int = 128, normalize: bool = False
+    ) -> NDArray[np.float32]:
+        """Embed sentences.
+
+        Args:
+            sentences: n of them.
+            batch_size: sentences a batch; it does not change the result.
+            max_length: tokens read of a sentence.
+            normalize: scale to unit length.
+
+        Returns:
+            (n, d) float32.
+        """
+        vectors = encode(self.encoder, sentences, batch_size=batch_size, max_length=max_length)
+        if normalize:
+            vectors = torch.nn.functional.normalize(vectors, dim=-1)
+        return vectors.numpy()
+
+
+def load(path_or_id: str, *, pooler: Pooler | None = None, device: str | None = None) -> SentenceEncoder:
+    """Load a run's folder, a model's folder, a hub id or the embedded `minilm`.
+
+    Args:
+        path_or_id: the model.
+        pooler: instead of the one saved with it.
+        device: for instance "cuda"; the CPU by default.
+
+    Raises:
+        UserError: there is no such model, or it says nothing of its pooler.
+    """
+    encoder = load_encoder(find_model(path_or_id), pooler)
+    return SentenceEncoder(encoder if device is None else encoder.to(device))

@@ -1,0 +1,89 @@
+"""What all commands share: Hydra around a task, errors as one sentence, exit codes."""
+
+import functools
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from otfkd.config import _Root, conf_dir, prepare_overrides
+from otfkd.errors import Interrupted, UserError
+
+DONE, OURS, USERS, INTERRUPTED = 0, 1, 2, 130
+
+
+def run_hydra(task: Callable[[DictConfig], Any], config_name: str, schema: type[_Root]) -> None:
+    """Let Hydra compose the command line and run the task (many times with --multirun), then exit with our codes."""
+    exit_with(lambda: _hydra(task, config_name, schema))
+
+
+def _hydra(task: Callable[[DictConfig], Any], config_name: str, schema: type[_Root]) -> None:
+    import hydra
+    from hydra._internal.utils import get_args_parser
+
+    parsed = get_args_parser().parse_args()
+    given = parsed.overrides
+    flags = [argument for argument in sys.argv[1:] if argument not in given]
+    sys.argv[1:] = [*flags, *prepare_overrides(given, schema)]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print with a traceback
+    failures: list[Exception] = []
+
+    @functools.wraps(task)
+    def alone(composed: DictConfig) -> None:
+        try:
+            task(composed)
+        except Exception as error:  # raised below: Hydra would put a line of its own before our sentence
+            failures.append(error)
+
+    run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
+    run(task if parsed.multirun else alone)()
+    if failures:
+        raise failures[0]
+
+
+def exit_with(action: Callable[[], Any]) -> None:
+    """Run an action and exit: 0 done, 2 the user's error, 1 ours, 130 interrupted."""
+    _log_to_terminal()
+    try:
+        action()
+    except UserError as error:
+        _fail(USERS, str(error))
+    except (Interrupted, KeyboardInterrupt) as error:
+        _fail(INTERRUPTED, str(error) or "interrupted")
+    except Exception as error:
+        if type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):
+            _fail(USERS, _first_sentence(error))
+        _fail(OURS, f"{type(error).__name__}: {error} (a fault of otfkd's; the traceback is in run.log)")
+    raise SystemExit(DONE)
+
+
+def _fail(code: int, message: str) -> None:
+    sys.stderr.write(f"otfkd: {message}\n")
+    if os.environ.get("OTFKD_TRACEBACK"):
+        traceback.print_exc()
+    raise SystemExit(code)
+
+
+def _first_sentence(error: Exception) -> str:
+    return " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
+
+
+def keep_traceback(runs: str) -> None:
+    """Append the current traceback to the log beside the runs, for errors that come before a run has a folder."""
+    folder = Path(runs)
+    if folder.is_dir() and os.access(folder, os.W_OK):
+        with (folder / "run.log").open("a", encoding="utf-8") as file:
+            file.write(traceback.format_exc())
+
+
+def _log_to_terminal() -> None:
+    log = logging.getLogger("otfkd")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler(sys.stderr))

@@ -1,0 +1,21 @@
+"""otfkd-eval: score any model on a suite."""
+
+import sys
+
+from omegaconf import DictConfig
+
+from otfkd.cli.common import run_hydra
+from otfkd.config import EvaluateConfig
+
+
+def task(composed: DictConfig) -> None:
+    """Score one composed config and print its table."""
+    config = EvaluateConfig.from_hydra(composed)
+    from otfkd.reporting.terminal import scores
+    from otfkd.runs import score_model
+
+    sys.stdout.write(scores(score_model(config)) + "\n")
+
+
+def main() -> None:
+    run_hydra(task, "evaluate", EvaluateConfig)

@@ -1,0 +1,30 @@
+"""otfkd-train: train one run, or a sweep of them with --multirun."""
+
+import sys
+
+from omegaconf import DictConfig
+
+from otfkd.cli.common import keep_traceback, run_hydra
+from otfkd.config import Config
+
+
+def task(composed: DictConfig) -> float | None:
+    """Train one composed config; gives the selected dev score to a Hydra sweeper that optimises."""
+    config = Config.from_hydra(composed)
+    from otfkd.reporting.terminal import scores
+    from otfkd.runs import train
+
+    try:
+        result = train(config)
+    except Exception:
+        keep_traceback(config.paths.runs)
+        raise
+    if result.status == "planned":
+        sys.stdout.write(result.plan + "\n")
+        return None
+    sys.stdout.write(f"{scores(result.rows)}\n{result.status}: {result.folder}\n")
+    return next(row.average for row in result.rows if row.split == "dev" and row.checkpoint == "selected")
+
+
+def main() -> None:
+    run_hydra(task, "train", Config)

@@ -1,0 +1,319 @@
+"""The typed schema behind the Hydra groups: YAML composes, these classes decide what is valid.
+
+Nothing here imports torch, so a command can refuse its arguments at once.
+"""
+
+import difflib
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
+from pydantic_core import ErrorDetails
+
+from otfkd.errors import UserError
+
+Pooler = Literal["cls", "cls_head", "mean", "first_last_mean", "top2_mean", "last"]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+# Groups whose value may also be a folder or a hub id: `model=FOLDER` means `model=custom model.path=FOLDER`.
+OPEN_GROUPS = ("model", "teacher")
+
+
+class Node(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class ModelConfig(Node):
+    path: str  # `minilm` (embedded), a folder, a run's folder or a hub id
+    pooler: Pooler | None  # None: as saved with the model
+    layers: PositiveInt | None  # None: all of them
+    head: bool  # SimCSE's Linear + tanh, in training only
+
+
+class DataConfig(Node):
+    source: Literal["mini", "text", "hub"]
+    path: str | None
+    repo: str | None
+    file: str | None
+    batch_size: Annotated[int, Field(ge=2)]
+    max_length: Annotated[int, Field(ge=3)]
+
+
+class TeacherConfig(Node):
+    source: Literal["none", "self", "model"]
+    path: str | None
+    pooler: Pooler | None
+    layers: PositiveInt | None
+    warmup_steps: PositiveInt | None
+
+
+class StudentConfig(Node):
+    init: Literal["base", "teacher"]
+
+
+class ObjectiveConfig(Node):
+    temperature: PositiveFloat
+    kd: Literal["ce", "kl"]
+    kd_weight: NonNegativeFloat
+    temperature_student: PositiveFloat
+    temperature_teacher: PositiveFloat
+    group_p: Fraction | None
+
+
+class ScheduleConfig(Node):
+    trigger: Literal["never", "every", "at"]
+    every: PositiveInt | None
+    at: list[PositiveInt] | None
+    source: Literal["current", "best"]
+    cache_every: PositiveInt | None
+    max_rotations: PositiveInt | None
+    keep: PositiveInt
+
+
+class OptimizerConfig(Node):
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat
+    clip_norm: PositiveFloat
+
+
+class PrecisionConfig(Node):
+    compute: Literal["float32", "bfloat16"]
+    tf32: bool
+    deterministic: bool
+
+
+class TrainerConfig(Node):
+    max_steps: PositiveInt
+    accumulate: PositiveInt
+    accelerator: Literal["auto", "cpu", "gpu"]
+    checkpoint_every: PositiveInt | None
+    threads: PositiveInt | None
+
+
+class EvaluationConfig(Node):
+    suite: Literal["mini", "sts"]
+    path: str | None
+    repo: str | None
+    file: str | None
+    every: PositiveInt | None  # None: only after the last step
+    batch_size: PositiveInt
+    max_length: Annotated[int, Field(ge=3)]
+
+
+class LoggerConfig(Node):
+    name: Literal["none", "wandb"]
+    every: PositiveInt
+    project: str
+    offline: bool
+
+
+class PathsConfig(Node):
+    data_root: str | None
+    runs: str
+    cache: str
+
+
+class _Root(Node):
+    """What every command's config can do: be built from what Hydra composed."""
+
+    @classmethod
+    def from_hydra(cls, composed: DictConfig) -> Self:
+        """Validate a composed config.
+
+        Raises:
+            UserError: for an unknown key (naming the nearest valid one), a wrong value or a missing one.
+        """
+        try:
+            values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        except MissingMandatoryValue as error:
+            key = error.full_key or "a key"
+            raise UserError(f"{key} must be given: add {key}=VALUE to the command") from None
+        except OmegaConfBaseException as error:
+            raise UserError(f"the config does not resolve: {str(error).splitlines()[0]}") from None
+        assert isinstance(values, dict)
+        _absolute_paths(values)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise UserError(_sentence(error.errors()[0], keys(cls))) from None
+
+
+class Config(_Root):
+    """One training run."""
+
+    name: str
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    dry_run: bool
+    fresh: bool
+    resume: Literal["auto", "force"]
+    model: ModelConfig
+    data: DataConfig
+    teacher: TeacherConfig
+    student: StudentConfig
+    objective: ObjectiveConfig
+    schedule: ScheduleConfig
+    optimizer: OptimizerConfig
+    precision: PrecisionConfig
+    trainer: TrainerConfig
+    evaluation: EvaluationConfig
+    logger: LoggerConfig
+    paths: PathsConfig
+
+    @property
+    def negatives_per_anchor(self) -> int:
+        """In-batch negatives of each anchor; accumulation adds none."""
+        return self.data.batch_size - 1
+
+    @property
+    def total_batches(self) -> int:
+        """Micro-batches of the whole run."""
+        return self.trainer.max_steps * self.trainer.accumulate
+
+    @property
+    def distils(self) -> bool:
+        return self.objective.kd_weight > 0
+
+
+class EvaluateConfig(_Root):
+    """One model to be scored on one suite."""
+
+    model: ModelConfig
+    evaluation: EvaluationConfig
+    precision: PrecisionConfig
+    output: str | None
+    paths: PathsConfig
+
+
+def keys(schema: type[BaseModel], prefix: str = "") -> tuple[str, ...]:
+    """Every dotted key of a schema, sections included."""
+
+    def walk(node: type[BaseModel], at: str) -> Iterator[str]:
+        for name, field in node.model_fields.items():
+            yield at + name
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                yield from walk(field.annotation, f"{at}{name}.")
+
+    return tuple(walk(schema, prefix))
+
+
+def nearest(key: str, valid: Sequence[str]) -> str:
+    """The valid key a mistyped one was most likely meant to be."""
+    leaf = key.rpartition(".")[2]
+    by_leaf = [k for k in valid if k.rpartition(".")[2] == leaf]
+    return (by_leaf or difflib.get_close_matches(key, valid, n=1, cutoff=0.0))[0]
+
+
+def unknown_key(key: str, valid: Sequence[str]) -> UserError:
+    return UserError(f"unknown key '{key}': the nearest valid key is '{nearest(key, valid)}'")
+
+
+def _sentence(error: ErrorDetails, valid: Sequence[str]) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return str(unknown_key(key, valid))
+    if error["type"] == "missing":
+        return f"{key} must be given: add {key}=VALUE to the command"
+    message = error["msg"].removeprefix("Input should be ")
+    return f"{key}={error['input']!r} is not valid: it must be {message}"
+
+
+_PATH_KEYS = (("data", "path"), ("evaluation", "path"), ("paths", "data_root"), ("paths", "runs"), ("paths", "cache"))
+
+
+def _absolute_paths(values: dict[Any, Any]) -> None:
+    # Relative paths mean the folder the command was started in, wherever the job ends up running.
+    for section, key in _PATH_KEYS:
+        node = values.get(section)
+        if isinstance(node, dict) and isinstance(node.get(key), str):
+            node[key] = str(Path(node[key]).expanduser().absolute())
+
+
+@functools.cache
+def conf_dir() -> Path:
+    """The Hydra groups: inside an installed package, or beside it in a checkout."""
+    return _shipped("conf", "conf")
+
+
+@functools.cache
+def tables_dir() -> Path:
+    """The table definitions: inside an installed package, or in experiments/ of a checkout."""
+    return _shipped("tables", "experiments/tables")
+
+
+def _shipped(installed: str, checkout: str) -> Path:
+    package = Path(__file__).parent
+    inside = package / installed
+    return inside if inside.is_dir() else package.parent / checkout
+
+
+def options(group: str) -> list[str]:
+    """The named choices of a config group."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def groups() -> list[str]:
+    """The config groups."""
+    return sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
+
+
+def prepare_overrides(overrides: Sequence[str], schema: type[_Root]) -> list[str]:
+    """Check overrides against the schema and expand `model=FOLDER`, before Hydra sees them.
+
+    Raises:
+        UserError: an override that does not parse, an unknown key (with or without '+') or an unknown choice of a group.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    valid = [*keys(schema), *groups()]
+    expanded: list[str] = []
+    for text in overrides:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException:
+            raise UserError(f"'{text}' is not an override: write KEY=VALUE, quoting values with special characters") from None
+        key, value = override.key_or_group, override.value()
+        if key.split(".")[0].split("/")[0] == "hydra":
+            expanded.append(text)
+        elif key not in valid:
+            raise unknown_key(key, valid)
+        elif key in groups() and isinstance(value, str) and value not in options(key):
+            if key not in OPEN_GROUPS:
+                raise UserError(f"{key}={value} is not a choice: take one of {', '.join(options(key))}")
+            expanded += [f"{key}=custom", f"{key}.path={_quoted(value)}"]
+        else:
+            expanded.append(text)
+    return expanded
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
+    """What Hydra composes for these overrides, outside a command."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return hydra_compose(config_name, list(overrides))
+
+
+def load_config(overrides: Sequence[str]) -> Config:
+    """A validated training config from command-line style overrides."""
+    return Config.from_hydra(compose(prepare_overrides(overrides, Config)))

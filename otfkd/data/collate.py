@@ -1,0 +1,58 @@
+"""Batches: one copy of each sentence, as each model's own tokenizer reads it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Padded token ids.
+
+    Attributes:
+        input_ids: (B, L) int64.
+        attention_mask: (B, L) int64, 1 on real tokens.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+
+    def to(self, device: torch.device | str) -> Self:
+        return type(self)(self.input_ids.to(device), self.attention_mask.to(device))
+
+    def twice(self) -> "Tokens":
+        """Both views of the batch, (2B, L): the same sentences, told apart only by dropout."""
+        return Tokens(self.input_ids.repeat(2, 1), self.attention_mask.repeat(2, 1))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B sentences of the corpus.
+
+    Attributes:
+        lines: their line numbers.
+        student: their tokens as the student reads them.
+        teacher: as the initial teacher reads them; None where it reads them as the student does.
+    """
+
+    lines: tuple[int, ...]
+    student: Tokens
+    teacher: Tokens | None
+
+    def to(self, device: torch.device | str, **_: Any) -> Self:
+        """Move to a device; Lightning calls this and passes transfer options on."""
+        return type(self)(self.lines, self.student.to(device), self.teacher and self.teacher.to(device))
+
+
+def pad(rows: Sequence[Sequence[int] | NDArray[np.int32]], pad_id: int) -> Tokens:
+    """Pad rows of token ids on the right to the longest of them."""
+    lengths = np.array([len(row) for row in rows])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.full(mask.shape, pad_id, np.int64)
+    ids[mask] = np.concatenate([np.asarray(row) for row in rows])
+    return Tokens(torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64)))

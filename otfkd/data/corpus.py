@@ -1,0 +1,81 @@
+"""A corpus: one sentence per LF, its id the number of its line."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from otfkd.config import DataConfig
+from otfkd.errors import UserError
+from otfkd.provenance import sha256_bytes, sha256_file
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text file that has been found; nothing of it is held in memory.
+
+    Attributes:
+        path: the file.
+        sha256: its content's hash, which keys every cache made from it.
+    """
+
+    path: Path
+    sha256: str
+
+    def sentences(self) -> Iterator[tuple[int, str]]:
+        """Yield (line number from 0, sentence), skipping blank lines.
+
+        Only LF ends a sentence (CRLF is tolerated): U+2028, U+0085, form feeds, lone CRs and a BOM stay inside it.
+
+        Raises:
+            UserError: a line that is not UTF-8, by file and line number.
+        """
+        with self.path.open("rb") as file:
+            for number, raw in enumerate(file):
+                try:
+                    sentence = raw.removesuffix(b"\n").removesuffix(b"\r").decode()
+                except UnicodeDecodeError as error:
+                    raise UserError(
+                        f"{self.path} line {number + 1} is not UTF-8 ({error.reason} at byte {error.start}): "
+                        "convert the file, for instance with iconv"
+                    ) from None
+                if sentence.strip():
+                    yield number, sentence
+
+
+def find_corpus(config: DataConfig, cache: Path) -> Corpus:
+    """The corpus a config names: generated, downloaded or the user's own file.
+
+    Args:
+        config: `data` of the run.
+        cache: where a generated corpus is kept.
+
+    Raises:
+        UserError: the file is missing or cannot be read.
+    """
+    if config.source == "mini":
+        path = _generated(cache)
+    elif config.source == "hub":
+        from otfkd.data.hub import download
+
+        assert config.repo is not None and config.file is not None
+        path = download(config.repo, config.file, "data=text data.path=FILE")
+    else:
+        assert config.path is not None
+        path = Path(config.path)
+    if not path.is_file():
+        raise UserError(f"data.path={path} is not a file: give a text file with one sentence a line")
+    try:
+        return Corpus(path, sha256_file(path))
+    except OSError as error:
+        raise UserError(f"data.path={path} cannot be read ({error.strerror}): check its permissions") from None
+
+
+def _generated(cache: Path) -> Path:
+    from otfkd.data import mini
+    from otfkd.data.files import write_bytes
+
+    content = "".join(f"{sentence}\n" for sentence in mini.corpus()).encode()
+    path = cache / "corpora" / f"mini-{sha256_bytes([content])[:16]}.txt"
+    if not path.is_file():
+        write_bytes(path, content)
+    return path

@@ -1,0 +1,88 @@
+"""The run's batches in order, from any batch on."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+from torch.utils.data import DataLoader, Dataset
+
+from otfkd.data.collate import Batch, pad
+from otfkd.data.order import Order
+from otfkd.data.tokens import TokenCache
+from otfkd.errors import UserError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A corpus as one model reads it: its tokens and the id it pads with."""
+
+    tokens: TokenCache
+    pad_id: int
+
+
+class OrderedBatches(Dataset[Batch]):
+    """Batch `number` of a run, made on demand; teacher tokens only where the initial teacher reads differently."""
+
+    def __init__(self, order: Order, student: Source, teacher: Source | None, total: int):
+        self.order = order
+        self.student = student
+        self.teacher = teacher
+        self.total = total
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __getitem__(self, number: int) -> Batch:
+        rows = self.order.batch(number)
+        lines, ids = self.student.tokens.read(rows)
+        teacher = self.teacher and pad(self.teacher.tokens.read(rows)[1], self.teacher.pad_id)
+        return Batch(tuple(lines), pad(ids, self.student.pad_id), teacher)
+
+
+class _From(Sequence[int]):
+    """The batch numbers still to come: `range(start, total)`, of which Lightning asks the whole run's length."""
+
+    def __init__(self, start: int, total: int):
+        self.start, self.total = start, total
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.total))
+
+    def __getitem__(self, index: Any) -> Any:
+        return range(self.start, self.total)[index]
+
+
+class CorpusData(L.LightningDataModule):
+    """Feeds a run's batches; to Lightning the whole run is one epoch.
+
+    Args:
+        student: the corpus as the student reads it.
+        teacher: as the initial teacher reads it, where that differs.
+        batch_size: sentences a micro-batch.
+        seed: of the order.
+        total_batches: micro-batches of the whole run.
+        start: the first micro-batch to feed, on a resume.
+
+    Raises:
+        UserError: fewer sentences than a batch holds.
+    """
+
+    def __init__(
+        self, student: Source, teacher: Source | None, *, batch_size: int, seed: int, total_batches: int, start: int = 0
+    ):
+        super().__init__()
+        sentences = len(student.tokens)
+        if sentences < batch_size:
+            raise UserError(
+                f"the corpus has {sentences} sentences, fewer than data.batch_size={batch_size}: "
+                "lower data.batch_size or give more text"
+            )
+        self.batches = OrderedBatches(Order(sentences, batch_size, seed), student, teacher, total_batches)
+        self.start = start
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(self.batches, batch_size=None, sampler=_From(self.start, len(self.batches)))

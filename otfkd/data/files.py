@@ -1,0 +1,65 @@
+"""Files that are either whole or not there: written under a temporary name, synced, then renamed."""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; it becomes `path` if the block succeeds and vanishes if not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file or leave what was there."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a whole UTF-8 file, with LF on every system, or leave what was there."""
+    write_bytes(path, content.encode())
+
+
+class JsonLines:
+    """A file of one JSON object a line that grows while a run goes on and can be cut back to a checkpoint's length."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def append(self, row: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+
+    def size(self) -> int:
+        return self.path.stat().st_size
+
+    def truncate(self, size: int) -> None:
+        os.truncate(self.path, size)
+
+    def rows(self) -> list[dict[str, Any]]:
+        return read_json_lines(self.path)
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """All rows of a JSON-lines file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,27 @@
+"""Files of hub data sets, downloaded once by huggingface_hub and then read from its cache."""
+
+from pathlib import Path
+
+from otfkd.errors import UserError
+
+
+def download(repo: str, file: str, instead: str) -> Path:
+    """The local path of a file of a hub data set.
+
+    Args:
+        repo: the data set's id.
+        file: the file in it.
+        instead: the override to use where there is no hub, for the error message.
+
+    Raises:
+        UserError: the hub cannot be reached or has no such file.
+    """
+    import httpx
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(repo, file, repo_type="dataset"))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, httpx.HTTPError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{file} of the hub data set {repo} cannot be had ({reason}): use {instead}") from None

@@ -1,0 +1,236 @@
+"""The data set `mini`: English sentences and graded sentence pairs, the same bytes wherever they are generated.
+
+A sentence is a frame ("{when}, {who} {did} {where}") filled with an event: someone of a topic, an act, circumstances.
+The vocabulary offers at least two wordings of nearly everything, so one event can be told in words that barely overlap,
+and two unrelated events in words that mostly do. The grade of a pair follows from what its two events have in common.
+"""
+
+import functools
+import random
+import re
+import tomllib
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any, Literal, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+Ways = tuple[str, ...]
+"""The wordings of one meaning."""
+Event = dict[str, Ways]
+"""What happens, by slot: who, act, where, why, when, often, soon."""
+Wording = dict[str, str]
+"""One wording for each slot of an event."""
+
+_CORPUS_SIZE = 24_000
+_DEV_SIZE, _TEST_SIZE = 400, 800
+_WORDS = range(4, 15)
+_PAIR_WORDS = range(4, 18)
+_FACT_SHARE = 0.15
+_NAMED_SHARE = 0.3
+_MANNER_SHARE = 0.25
+_REWORDED_SHARE = 0.5
+_TOLD_SHARE = 0.7
+
+_PREPOSITION = re.compile(r" (?:of|in|on|at|for|from|with|to|by|under|against|into|who|over|near|next|abroad|upstairs)\b.*")
+_VOWEL_SOUND = re.compile(r"\b([Aa]) (?=(?:hour|heir|honest|X-ray|SMS)|(?!uni|use|used|euro|one|once|ukulele)[aeiouAEIO])")
+
+
+class Topic(NamedTuple):
+    """The vocabulary of one topic."""
+
+    who: tuple[Ways, ...]
+    act: tuple[Ways, ...]
+    where: tuple[Ways, ...]
+    why: tuple[Ways, ...]
+    facts: tuple[Ways, ...]
+
+
+class _Dice:
+    """Draws through `random()` alone: Python guarantees no other stream to stay the same across versions."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed).random
+
+    def chance(self, share: float) -> bool:
+        return self._random() < share
+
+    def pick(self, options: Sequence[T]) -> T:
+        return options[int(self._random() * len(options))]
+
+    def pick_other(self, options: Sequence[T], *taken: T) -> T:
+        """Picks an option that is not taken, or any one where all are."""
+        return self.pick([option for option in options if option not in taken] or options)
+
+
+def _ways(entries: Sequence[str]) -> tuple[Ways, ...]:
+    return tuple(tuple(entry.split(" | ")) for entry in entries)
+
+
+_DATA: dict[str, Any] = tomllib.loads(resources.files("otfkd.data").joinpath("mini_topics.toml").read_text("utf-8"))
+_TOPICS = tuple(
+    Topic(*(_ways(topic[slot]) for slot in ("who", "acts", "where", "why", "facts"))) for topic in _DATA["topics"].values()
+)
+_SHARED = {slot: _ways(_DATA["shared"][slot]) for slot in ("when", "often", "soon", "people")}
+_MANNERS: list[str] = _DATA["shared"]["manners"]
+_FRAMES: dict[str, list[str]] = _DATA["frames"]
+_CORPUS_FRAMES: list[str] = [frame for family in _FRAMES.values() for frame in family] + _DATA["corpus"]["frames"]
+_SPEAKERS: list[str] = _DATA["tellings"]["speakers"]
+_TELLINGS: list[str] = _DATA["tellings"]["frames"]
+_FACT_FRAMES: list[str] = _DATA["corpus"]["facts"]
+_IRREGULAR: dict[str, str] = _DATA["grammar"]["irregular"]
+
+
+def _is_plural(noun_phrase: str) -> bool:
+    """Tells by the head of a noun phrase, which stands before any preposition."""
+    words = _PREPOSITION.sub("", noun_phrase).split()
+    if " and " in noun_phrase or any(word in _DATA["grammar"]["plural"] for word in words):
+        return True
+    return bool(re.search(r"(?<![sui])s$", words[-1])) and words[-1] not in _DATA["grammar"]["singular"]
+
+
+@functools.cache
+def _inflect(verb: str) -> dict[str, str]:
+    """Returns the forms of a verb, whose particle ("put out") stays as it is."""
+    base, *rest = verb.split(" ", 1)
+    stem = base[:-1] if base.endswith("e") else base
+    if re.fullmatch(r"(?:[^aeiou]*|.*[^aeiou]qu|)[aeiou][bdgklmnprt]", base) or base in ("admit", "unplug", "quit"):
+        stem = base + base[-1]
+    if re.search(r"[^aeiou]y$", base):
+        past, third = base[:-1] + "ied", base[:-1] + "ies"
+    else:
+        past, third = stem + "ed", base + ("es" if re.search(r"(?:s|x|z|ch|sh|[^o]o)$", base) else "s")
+    doing = base[:-2] + "ying" if base.endswith("ie") else (base if base.endswith("ee") else stem) + "ing"
+    did, done = _IRREGULAR.get(base, f"{past} {past}").split()
+    forms = {"do": base, "does": "has" if base == "have" else third, "did": did, "done": done, "doing": doing}
+    return {form: " ".join([word, *rest]) for form, word in forms.items()}
+
+
+@functools.cache
+def _act_slots(act: str) -> dict[str, str]:
+    """Returns the forms of an act ("put out > the fire"), without a passive where nothing is marked as its object."""
+    verb, _, thing = act.partition(" > ")
+    if not thing:
+        return _inflect(act)
+    forms = _inflect(verb)
+    be = {"was": "were", "are": "are"} if _is_plural(thing) else {"was": "was", "are": "is"}
+    return {form: f"{word} {thing}" for form, word in forms.items()} | {"what": thing, "acted": forms["done"]} | be
+
+
+def _slots(wording: Wording) -> dict[str, str]:
+    plural = _is_plural(wording["who"])
+    act = _act_slots(wording["act"])
+    agreement = {"is": "are", "has": "have", "does": act["do"]} if plural else {"is": "is", "has": "has"}
+    return wording | act | agreement
+
+
+def _sentence(frame: str, slots: dict[str, str]) -> str:
+    text = _VOWEL_SOUND.sub(r"\1n ", frame.format_map(slots))
+    return text[0].upper() + text[1:] + ("" if text.endswith("?") else ".")
+
+
+def _fitting(frames: Sequence[str], *acts: str) -> list[str]:
+    """Drops the passive frames unless every act has an object."""
+    return [frame for frame in frames if "{what}" not in frame or all(" > " in act for act in acts)]
+
+
+def _someone(dice: _Dice, topic: Topic, other_than: Ways = ()) -> Ways:
+    article = dice.pick(("the", "a"))
+    people = [tuple(f"{'some' if article == 'a' and _is_plural(noun) else article} {noun}" for noun in ways) for ways in topic.who]
+    return dice.pick_other(people, other_than)
+
+
+def _event(dice: _Dice, topic: Topic, other_than: Event | None = None) -> Event:
+    options = {"act": topic.act, "where": topic.where, "why": topic.why, **{slot: _SHARED[slot] for slot in ("when", "often", "soon")}}
+    taken = other_than or dict.fromkeys(("who", *options), ())
+    return {"who": _someone(dice, topic, taken["who"])} | {slot: dice.pick_other(ways, taken[slot]) for slot, ways in options.items()}
+
+
+def _word(dice: _Dice, event: Event) -> Wording:
+    return {slot: dice.pick(ways) for slot, ways in event.items()}
+
+
+def _retell(dice: _Dice, ways: Ways, told: str) -> str:
+    """Words one slot once more: a meaning told before often, but not always, in other words."""
+    return told if told in ways and not dice.chance(_REWORDED_SHARE) else dice.pick_other(ways, told)
+
+
+def _told(dice: _Dice, topic: Topic) -> str:
+    """Tells one or two events of a topic, for the corpus."""
+    first, second = (_word(dice, _event(dice, topic)) for _ in range(2))
+    for wording in (first, second):
+        if dice.chance(_NAMED_SHARE):
+            wording["who"] = dice.pick(_SHARED["people"])[0]
+        elif dice.chance(_MANNER_SHARE):
+            article, noun = wording["who"].split(" ", 1)
+            wording["who"] = f"{article} {dice.pick(_MANNERS)} {noun}"
+    if dice.chance(_FACT_SHARE):
+        return _sentence(dice.pick(_FACT_FRAMES), first | {"fact": dice.pick(dice.pick(topic.facts))})
+    frame = dice.pick(_fitting(_CORPUS_FRAMES, first["act"]))
+    return _sentence(frame, _slots(first) | {f"{slot}2": text for slot, text in _slots(second).items()})
+
+
+def _pair(dice: _Dice, grade: float) -> tuple[str, str]:
+    """Tells an event twice; the lower the grade, the more of it the second telling replaces."""
+    topic = dice.pick(_TOPICS)
+    family = dice.pick(tuple(_FRAMES))
+    _, setting, *time = family.split()
+    is_statement = not family.startswith("question")
+    speaker_added = grade == 4 and is_statement and dice.chance(_TOLD_SHARE)
+    replaced = {
+        5.0: (),
+        4.0: () if speaker_added else (time or [setting]),
+        3.0: ("who", setting),
+        2.0: ("who", "act", *time),
+        1.0: ("who", "act", setting, *time),
+        0.0: ("who", "act", setting, *time),
+    }[grade]
+    event = _event(dice, topic)
+    other = _event(dice, dice.pick_other(_TOPICS, topic) if grade == 0 else topic, other_than=event)
+    left = _word(dice, event)
+    right = {slot: _retell(dice, (other if slot in replaced else event)[slot], left[slot]) for slot in event}
+    left_frame = dice.pick(_fitting(_FRAMES[family], left["act"], right["act"]))
+    right_frame = left_frame if grade < 3 else dice.pick_other(_fitting(_FRAMES[family], right["act"]), left_frame)
+    if is_statement and (speaker_added or dice.chance(_TOLD_SHARE)):
+        speaker = dice.pick(_SPEAKERS)
+        telling = dice.pick(_TELLINGS)
+        left_frame = telling.format(speaker=speaker, told=left_frame)
+        if grade < 3:
+            right_frame = telling.format(speaker=speaker, told=right_frame)
+        elif grade != 3 and not speaker_added:
+            right_frame = dice.pick_other(_TELLINGS, telling).format(speaker=speaker, told=right_frame)
+    return _sentence(left_frame, _slots(left)), _sentence(right_frame, _slots(right))
+
+
+@functools.cache
+def _graded() -> tuple[tuple[str, str, float], ...]:
+    dice = _Dice(1)
+    told: set[str] = set()
+    graded: list[tuple[str, str, float]] = []
+    while len(graded) < _DEV_SIZE + _TEST_SIZE:
+        grade = float(len(graded) % 6)
+        pair = _pair(dice, grade)
+        if len({*pair} - told) == 2 and all(len(sentence.split()) in _PAIR_WORDS for sentence in pair):
+            told.update(pair)
+            graded.append((*pair, grade))
+    return tuple(graded)
+
+
+@functools.cache
+def pairs(split: Literal["dev", "test"]) -> tuple[tuple[str, str, float], ...]:
+    """Returns the graded sentence pairs of a split; 5 is the same meaning, 0 is unrelated."""
+    return _graded()[:_DEV_SIZE] if split == "dev" else _graded()[_DEV_SIZE:]
+
+
+@functools.cache
+def corpus() -> tuple[str, ...]:
+    """Returns distinct sentences, none of which occurs in a pair."""
+    dice = _Dice(0)
+    told = {sentence for left, right, _ in _graded() for sentence in (left, right)}
+    sentences: list[str] = []
+    while len(sentences) < _CORPUS_SIZE:
+        sentence = _told(dice, dice.pick(_TOPICS))
+        if sentence not in told and len(sentence.split()) in _WORDS:
+            told.add(sentence)
+            sentences.append(sentence)
+    return tuple(sentences)

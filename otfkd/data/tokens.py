@@ -1,0 +1,107 @@
+"""Token ids of a corpus: made once, then memory-mapped from Arrow."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from otfkd.data.corpus import Corpus
+from otfkd.data.files import replacing, write_text
+from otfkd.errors import UserError
+from otfkd.provenance import sha256_bytes
+
+FORMAT = 1
+_CHUNK = 10_000
+_SCHEMA = pa.schema([("line", pa.int64()), ("input_ids", pa.list_(pa.int32()))])
+
+
+@dataclass(frozen=True)
+class TokenCache:
+    """The tokenised sentences of one corpus for one tokenizer.
+
+    Attributes:
+        table: an Arrow table with `line` and `input_ids`, memory-mapped.
+        blank: how many blank lines of the corpus were skipped.
+    """
+
+    table: pa.Table
+    blank: int
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def read(self, rows: NDArray[np.int64]) -> tuple[list[int], list[NDArray[np.int32]]]:
+        """Line numbers and token ids of some rows, in their order."""
+        taken = self.table.take(pa.array(rows))
+        ids = taken.column("input_ids")
+        return taken.column("line").to_pylist(), [row.values.to_numpy() for row in ids]
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, sentences: list[str], max_length: int) -> list[list[int]]:
+    """Token ids of each sentence with special tokens, at most `max_length` of them, unpadded."""
+    encoded = tokenizer(
+        sentences, truncation=True, max_length=max_length, padding=False,
+        return_attention_mask=False, return_token_type_ids=False,
+    )  # fmt: skip
+    ids: list[list[int]] = encoded["input_ids"]
+    return ids
+
+
+def fingerprint_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A hash of how a tokenizer reads a few telling sentences and of its whole vocabulary."""
+    probe = tokenizer(["Hello, WORLD! naïve café", "a\u2028b \x0c\ufeffc", "unaffable 12,345.67 😀"])["input_ids"]
+    vocabulary = sorted(tokenizer.get_vocab().items())
+    return sha256_bytes([type(tokenizer).__name__.encode(), json.dumps([probe, vocabulary]).encode()])
+
+
+def token_cache(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, max_length: int, cache: Path) -> TokenCache:
+    """Open the token cache of a corpus, making it first if this content was never read by this tokenizer.
+
+    Raises:
+        UserError: a corpus without sentences, or a line that is not UTF-8.
+    """
+    key = sha256_bytes([f"{FORMAT}|{corpus.sha256}|{fingerprint_tokenizer(tokenizer)}|{max_length}".encode()])[:24]
+    arrow, counts = cache / "tokens" / f"{key}.arrow", cache / "tokens" / f"{key}.json"
+    if not counts.is_file():
+        with replacing(arrow) as temporary:
+            rows, lines = _write(temporary, corpus, tokenizer, max_length)
+        # The counts come last: with them there, the table is whole.
+        write_text(counts, json.dumps({"rows": rows, "blank": lines - rows}))
+    blank: int = json.loads(counts.read_text())["blank"]
+    return TokenCache(_open(arrow), blank)
+
+
+def _open(path: Path) -> pa.Table:
+    # `datasets` memory-maps the Arrow stream; random access then costs a few pages, whatever the corpus' size.
+    from datasets import Dataset
+
+    return Dataset.from_file(str(path)).data.table
+
+
+def _write(path: Path, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[int, int]:
+    rows = 0
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, _SCHEMA) as writer:
+        for chunk in _chunks(corpus.sentences()):
+            ids = tokenize(tokenizer, [sentence for _, sentence in chunk], max_length)
+            lines = [line for line, _ in chunk]
+            writer.write_batch(pa.record_batch([pa.array(lines), pa.array(ids, _SCHEMA.field(1).type)], _SCHEMA))
+            rows += len(chunk)
+    if rows == 0:
+        raise UserError(f"{corpus.path} has no sentence: give a text file with one sentence a line")
+    return rows, _line_count(corpus.path)
+
+
+def _line_count(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
+
+
+def _chunks(sentences: Iterator[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    while chunk := list(islice(sentences, _CHUNK)):
+        yield chunk

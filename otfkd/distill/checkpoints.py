@@ -1,0 +1,66 @@
+"""A run's checkpoints: `last`, from which it resumes, and `best`, the student that dev chose."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import CheckpointIO
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from otfkd.data.files import replacing
+from otfkd.errors import UserError
+
+FORMAT = 1
+
+
+class WholeFiles(CheckpointIO):
+    """Checkpoints that are whole or absent, and hold tensors and plain types only."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None) -> None:
+        with replacing(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return checkpoint
+
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+class Checkpoints:
+    """The two checkpoints of a run's folder."""
+
+    def __init__(self, folder: Path):
+        self.last = folder / "last.ckpt"
+        self.best = folder / "best.safetensors"
+
+    def save_best(self, student: nn.Module, facts: dict[str, Any]) -> None:
+        """Keep the student that dev prefers so far, with the facts of its step."""
+        with replacing(self.best) as temporary:
+            weights = {name: tensor.contiguous() for name, tensor in student.state_dict().items()}
+            save_file(weights, temporary, metadata={"facts": json.dumps(facts)})
+
+    def load_best(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The chosen student's weights and the facts of its step."""
+        with safe_open(self.best, "pt") as file:
+            facts: dict[str, Any] = json.loads(file.metadata()["facts"])
+        return load_file(self.best), facts
+
+    def read_last(self) -> dict[str, Any]:
+        """The resumable checkpoint.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        try:
+            return WholeFiles().load_checkpoint(self.last)
+        except Exception as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{self.last} cannot be read ({reason}): restore it, or start anew with fresh=true") from None

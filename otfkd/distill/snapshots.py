@@ -1,0 +1,75 @@
+"""The snapshot cache: immutable files of the student's past, each known by its step and its sha256."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from otfkd.data.files import replacing
+from otfkd.errors import UserError
+from otfkd.provenance import sha256_file
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One cached student.
+
+    Attributes:
+        id: names the file in the cache.
+        step: the optimizer step after which it was taken.
+        sha256: of the file.
+        dev: its dev score, where it has one.
+    """
+
+    id: str
+    step: int
+    sha256: str
+    dev: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"id": self.id, "step": self.step, "sha256": self.sha256, "dev": self.dev}
+
+
+class SnapshotCache:
+    """Snapshots of one run, in one folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def path(self, snapshot_id: str) -> Path:
+        return self.folder / f"{snapshot_id}.safetensors"
+
+    def save(self, student: nn.Module, step: int, dev: float | None) -> Snapshot:
+        """Write the student's weights; a copy, so training on cannot reach it."""
+        name = f"step-{step:08d}"
+        with replacing(self.path(name)) as temporary:
+            save_file({key: tensor.contiguous() for key, tensor in student.state_dict().items()}, temporary)
+        return Snapshot(name, step, sha256_file(self.path(name)), dev)
+
+    def load(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        """Read a snapshot's weights.
+
+        Raises:
+            UserError: the file is gone or is no longer what was written.
+        """
+        path = self.path(snapshot.id)
+        try:
+            if sha256_file(path) != snapshot.sha256:
+                raise UserError(f"{path} was altered since it was cached: restore it, or start anew with fresh=true")
+            return load_file(path)
+        except FileNotFoundError:
+            raise UserError(f"{path}, the teacher of the run, is missing: restore it, or start anew with fresh=true") from None
+        except SafetensorError as error:
+            raise UserError(f"{path} cannot be read ({error}): restore it, or start anew with fresh=true") from None
+
+    def prune(self, keep: Collection[str]) -> None:
+        """Delete every snapshot that is not to be kept."""
+        for path in self.folder.glob("*.safetensors"):
+            if path.stem not in keep:
+                path.unlink()
+

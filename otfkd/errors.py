@@ -1,0 +1,12 @@
+"""The two ways a command can stop that are not our fault."""
+
+
+class UserError(Exception):
+    """A mistake the user can mend; the message is one sentence: what, where, what to do (exit code 2)."""
+
+
+class Interrupted(BaseException):
+    """A signal asked the run to stop; it saved and can be resumed (exit code 130).
+
+    Not an ``Exception``: a sweep must stop with it rather than go on to its next job.
+    """

@@ -1,0 +1,40 @@
+"""Sentences to embeddings: each distinct sentence once, in batches of like length, in evaluation mode."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from otfkd.data.collate import pad
+from otfkd.data.tokens import tokenize
+from otfkd.models.encoder import Encoder, evaluating
+
+
+def encode(encoder: Encoder, sentences: Sequence[str], *, batch_size: int, max_length: int) -> Tensor:
+    """Embed sentences in float32, whatever autocast is in force, leaving modes and random streams as they were.
+
+    Args:
+        encoder: the encoder; its pooler and tokenizer are used.
+        sentences: n of them, repeats allowed.
+        batch_size: sentences a batch.
+        max_length: tokens read of a sentence.
+
+    Returns:
+        (n, d) float32 on the CPU, in the order of `sentences`.
+
+    Raises:
+        FloatingPointError: an embedding is not finite.
+    """
+    distinct = list(dict.fromkeys(sentences))
+    ids = tokenize(encoder.tokenizer, distinct, max_length)
+    by_length = sorted(range(len(distinct)), key=lambda i: len(ids[i]))
+    vectors = torch.empty(len(distinct), encoder.width)
+    with evaluating(encoder), torch.autocast(encoder.device.type, enabled=False):
+        for start in range(0, len(distinct), batch_size):
+            rows = by_length[start : start + batch_size]
+            tokens = pad([ids[i] for i in rows], encoder.pad_id).to(encoder.device)
+            vectors[rows] = encoder(tokens).float().cpu()
+    if not vectors.isfinite().all():
+        raise FloatingPointError("the encoder gives embeddings that are not finite: training diverged")
+    place = {sentence: i for i, sentence in enumerate(distinct)}
+    return vectors[[place[sentence] for sentence in sentences]]

@@ -1,0 +1,85 @@
+"""STS scores as the field reports them: Spearman of cosine similarities against gold grades (Gao et al. 2021, app. B)."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from otfkd.data.sts import Task
+from otfkd.evaluation.encode import encode
+from otfkd.models.encoder import Encoder
+
+PROTOCOL = "cosine, Spearman x 100, float32, no regressor"
+
+
+@dataclass(frozen=True)
+class StsScore:
+    """Spearman x 100 of one task, aggregated in the three ways papers differ in.
+
+    Attributes:
+        all: over all pairs of the task at once; the number that tables show.
+        mean: plain mean over subsets.
+        wmean: mean over subsets weighted by their size.
+        pairs: scored pairs.
+    """
+
+    all: float
+    mean: float
+    wmean: float
+    pairs: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def spearman(similarities: NDArray[np.float64], gold: NDArray[np.float64]) -> float:
+    """Spearman x 100.
+
+    Raises:
+        FloatingPointError: it is undefined, because the similarities do not differ.
+    """
+    value = float(spearmanr(similarities, gold).statistic) * 100
+    if not np.isfinite(value):
+        raise FloatingPointError("Spearman is undefined: all pairs have the same similarity, the embeddings collapsed")
+    return value
+
+
+def similarities(left: Tensor, right: Tensor) -> NDArray[np.float64]:
+    """Cosine of each row with its partner, in double precision so that no ties arise."""
+    return cosine_similarity(left.double(), right.double()).numpy()
+
+
+def score_task(task: Task, vectors: dict[str, Tensor]) -> StsScore:
+    """Score a task from the embeddings of its sentences."""
+    parts = []
+    for subset in task.subsets:
+        left, right, gold = zip(*subset.pairs, strict=True)
+        rows = [_stack(vectors, left), _stack(vectors, right)]
+        parts.append((similarities(*rows), np.array(gold)))
+    each = np.array([spearman(*part) for part in parts])
+    sizes = np.array([len(gold) for _, gold in parts])
+    pooled = spearman(np.concatenate([sims for sims, _ in parts]), np.concatenate([gold for _, gold in parts]))
+    return StsScore(pooled, float(each.mean()), float(np.average(each, weights=sizes)), int(sizes.sum()))
+
+
+def _stack(vectors: dict[str, Tensor], sentences: tuple[str, ...]) -> Tensor:
+    import torch
+
+    return torch.stack([vectors[sentence] for sentence in sentences])
+
+
+def evaluate(encoder: Encoder, tasks: tuple[Task, ...], *, batch_size: int, max_length: int) -> dict[str, StsScore]:
+    """Score an encoder on tasks, encoding each distinct sentence of all of them once."""
+    sentences = list(dict.fromkeys(sentence for task in tasks for sentence in task.sentences()))
+    vectors = encode(encoder, sentences, batch_size=batch_size, max_length=max_length)
+    lookup = dict(zip(sentences, vectors, strict=True))
+    return {task.name: score_task(task, lookup) for task in tasks}
+
+
+def average(scores: dict[str, StsScore]) -> float:
+    """Mean of the tasks' 'all' scores, each rounded to two decimals first, as the field's scripts do."""
+    return float(np.mean([round(score.all, 2) for score in scores.values()]))

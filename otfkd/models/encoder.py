@@ -1,0 +1,92 @@
+"""A sentence encoder: tokenizer, backbone and pooler, which travel together so that no model is read the wrong way."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from otfkd.config import Pooler
+from otfkd.data.collate import Tokens
+from otfkd.models.pooling import LAYERED, pool
+
+
+class Head(nn.Module):
+    """SimCSE's Linear + tanh, (B, d) to (B, d), initialised as BERT initialises its layers (Gao et al. 2021, sec. 3)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        nn.init.normal_(self.dense.weight, std=0.02)
+        nn.init.zeros_(self.dense.bias)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        return torch.tanh(self.dense(pooled))
+
+
+class Encoder(nn.Module):
+    """Backbone and pooler, with the tokenizer that feeds them.
+
+    Args:
+        backbone: a transformer that returns hidden states.
+        tokenizer: its tokenizer.
+        pooler: how token vectors become one vector.
+        head: for the pooler `cls_head` alone: the layer that is part of the embedding.
+    """
+
+    def __init__(
+        self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pooler: Pooler, head: Head | None = None
+    ):
+        super().__init__()
+        if (pooler == "cls_head") != (head is not None):
+            raise ValueError("a head belongs to the pooler cls_head, and only to it")
+        self.backbone = backbone
+        self.tokenizer = tokenizer
+        self.pooler: Pooler = pooler
+        self.head = head
+
+    @property
+    def width(self) -> int:
+        return int(self.backbone.config.hidden_size)
+
+    @property
+    def pad_id(self) -> int:
+        return int(self.tokenizer.pad_token_id)
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.device
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """Embed token ids, (B, L) to (B, d)."""
+        layered = self.pooler in LAYERED
+        output = self.backbone(
+            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, output_hidden_states=layered
+        )
+        layers = output.hidden_states if layered else [output.last_hidden_state]
+        pooled = pool(self.pooler, layers, tokens.attention_mask)
+        return pooled if self.head is None else self.head(pooled)  # type: ignore[no-any-return]
+
+    def same_shape(self, other: "Encoder") -> bool:
+        """Whether the other's weights fit in place: same pooler, same tensors by name and shape, same vocabulary."""
+        mine, theirs = self.state_dict(), other.state_dict()
+        return (
+            self.pooler == other.pooler
+            and {name: tensor.shape for name, tensor in mine.items()}
+            == {name: tensor.shape for name, tensor in theirs.items()}
+            and self.tokenizer.get_vocab() == other.tokenizer.get_vocab()
+        )
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every submodule gets back the mode it had."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in modes.items():
+            part.training = training

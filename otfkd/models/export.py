@@ -1,0 +1,97 @@
+"""Encoders as folders in sentence-transformers' format, with safetensors weights."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from otfkd.models.encoder import Encoder
+from otfkd.models.registry import _quiet
+
+_POOLING = {"cls": "pooling_mode_cls_token", "cls_head": "pooling_mode_cls_token", "last": "pooling_mode_lasttoken"}
+
+
+def save_encoder(encoder: Encoder, folder: Path, max_length: int) -> None:
+    """Write an encoder so that sentence-transformers and otfkd read the same embeddings from it.
+
+    Args:
+        encoder: what to save.
+        folder: appears whole or not at all; an earlier one is replaced.
+        max_length: tokens read of a sentence.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        _write(encoder, temporary, max_length)
+        temporary.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.replace(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _write(encoder: Encoder, folder: Path, max_length: int) -> None:
+    layered = _layer_weights(encoder)
+    with _quiet():
+        encoder.backbone.save_pretrained(folder)
+    encoder.tokenizer.save_pretrained(folder)
+    modules = [("", "Transformer")]
+    if layered is not None:
+        # sentence-transformers averages layers in a module of its own; it sees them only if the backbone returns them.
+        config = json.loads((folder / "config.json").read_text())
+        _json(folder / "config.json", {**config, "output_hidden_states": True})
+        modules.append(("1_WeightedLayerPooling", "WeightedLayerPooling"))
+        _layer_module(folder / "1_WeightedLayerPooling", encoder, layered)
+    modules.append((f"{len(modules)}_Pooling", "Pooling"))
+    _json(folder / modules[-1][0] / "config.json", {
+        "word_embedding_dimension": encoder.width,
+        **dict.fromkeys(("pooling_mode_cls_token", "pooling_mode_mean_tokens", "pooling_mode_lasttoken"), False),
+        _POOLING.get(encoder.pooler, "pooling_mode_mean_tokens"): True,
+    })  # fmt: skip
+    if encoder.head is not None:
+        modules.append(("2_Dense", "Dense"))
+        _dense_module(folder / "2_Dense", encoder)
+    listing = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(modules)
+    ]
+    _json(folder / "modules.json", listing)
+    _json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+    _json(folder / "config_sentence_transformers.json", {"prompts": {}, "similarity_fn_name": "cosine"})
+    _json(folder / "otfkd.json", {"format": 1, "pooler": encoder.pooler, "max_length": max_length})
+
+
+def _layer_weights(encoder: Encoder) -> list[float] | None:
+    """Weights over the layers' outputs, first layer first, for the poolers that average two of them."""
+    layers = int(encoder.backbone.config.num_hidden_layers)
+    picked = {"first_last_mean": (0, layers - 1), "top2_mean": (layers - 2, layers - 1)}.get(encoder.pooler)
+    return None if picked is None else [float(picked.count(layer)) for layer in range(layers)]
+
+
+def _layer_module(folder: Path, encoder: Encoder, weights: list[float]) -> None:
+    import torch
+
+    _json(folder / "config.json", {
+        "word_embedding_dimension": encoder.width, "layer_start": 1, "num_hidden_layers": len(weights),
+    })  # fmt: skip
+    save_file({"layer_weights": torch.tensor(weights)}, folder / "model.safetensors")
+
+
+def _dense_module(folder: Path, encoder: Encoder) -> None:
+    assert encoder.head is not None
+    _json(folder / "config.json", {
+        "in_features": encoder.width, "out_features": encoder.width, "bias": True,
+        "activation_function": "torch.nn.modules.activation.Tanh",
+    })  # fmt: skip
+    dense = encoder.head.dense
+    save_file({"linear.weight": dense.weight.detach(), "linear.bias": dense.bias.detach()}, folder / "model.safetensors")
+
+
+def _json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2) + "\n")

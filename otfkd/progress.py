@@ -1,0 +1,85 @@
+"""What a person sees while a run goes on: a live bar in a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from typing import Any
+
+import lightning as L
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from otfkd.distill.module import Distillation
+from otfkd.distill.rotation import TeacherRotation
+from otfkd.runlog import RunLog
+
+_LINES = 10  # plain lines a run, where there is no terminal
+
+
+class StepReport(L.Callback):
+    """Writes each optimizer step's metrics and shows them; comes before the rotation, so a line tells who taught its step.
+
+    Args:
+        rotation: knows the teacher's generation and the newest dev score.
+        log: where metrics are written.
+        every: optimizer steps between lines of metrics.
+        total: optimizer steps of the run.
+    """
+
+    def __init__(self, rotation: TeacherRotation, log: RunLog, every: int, total: int):
+        self.rotation = rotation
+        self.run_log = log
+        self.every = every
+        self.total = total
+        self.step = 0
+        self.started = 0.0
+        self.bar: Progress | None = None
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.step = trainer.global_step
+        self.started = time.monotonic()
+        self.run_log.timing("start", 0.0, step=self.step)
+        console = Console(stderr=True)
+        if console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self.bar = Progress(*columns, console=console)
+            self.task = self.bar.add_task("training", total=self.total, completed=self.step)
+            self.bar.start()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self.step:
+            return
+        self.step = trainer.global_step
+        assert isinstance(module, Distillation)
+        values = module.step_metrics()
+        last = self.step == self.total
+        if self.step % self.every == 0 or last:
+            self.run_log.metrics(self.step, {**values, "generation": self.rotation.generation})
+        shown = self._describe(values)
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.step, description=shown)
+        elif self.step % max(1, self.total // _LINES) == 0 or last:
+            elapsed = time.monotonic() - self.started
+            sys.stderr.write(f"step {self.step}/{self.total}  {shown}  {elapsed:.0f} s\n")
+
+    def _describe(self, values: dict[str, float]) -> str:
+        parts = [f"loss {values['loss']:.4f}"]
+        if "kd" in values:
+            parts.append(f"kd {values['kd']:.4f}")
+        parts.append(f"teacher {self.rotation.generation}")
+        if self.rotation.dev is not None:
+            parts.append(f"dev {self.rotation.dev:.2f}")
+        return "  ".join(parts)
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._close()
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self.run_log.timing("stop", time.monotonic() - self.started, step=self.step)
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None

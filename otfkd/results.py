@@ -1,0 +1,69 @@
+"""Result rows: what was scored, on what, and everything a reader needs to trust or repeat it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from otfkd.data.files import read_json_lines, write_text
+
+SCHEMA = 1
+
+
+class Row(BaseModel):
+    """Scores of one model on the tasks of one split.
+
+    Attributes:
+        name: the experiment, or the model's name.
+        seed: of the run; None for a model that was not trained here.
+        split: `dev` chose checkpoints, `test` never did.
+        checkpoint: `selected` by dev, or `last`; `given` for a model that was not trained here.
+        step: optimizer steps the model was trained for.
+        generation: rotations before that step.
+        scores: task to {all, mean, wmean, pairs}.
+        average: mean of the tasks' 'all'.
+        protocol: how the scores were made.
+        suite_sha256: of all pairs and grades.
+        weights_sha256: of the model's files.
+        config_hash: of the run.
+        teacher_sha256: the initial teacher's files, None where it has none.
+        environment: revision, versions, device, threads.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    schema_version: Literal[1] = SCHEMA
+    name: str
+    seed: int | None
+    split: Literal["dev", "test"]
+    checkpoint: Literal["selected", "last", "given"]
+    step: int | None
+    generation: int | None
+    pooler: str
+    scores: dict[str, dict[str, float]]
+    average: float
+    protocol: str
+    suite: str
+    suite_sha256: str
+    weights_sha256: str
+    config_hash: str | None
+    teacher_sha256: str | None
+    environment: dict[str, Any]
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write all rows of a run at once: with them there, the run is finished."""
+    write_text(path, "".join(row.model_dump_json() + "\n" for row in rows))
+
+
+def append_row(path: Path, row: Row) -> None:
+    """Add a row to a file of rows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(row.model_dump_json() + "\n")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Every row of a file, each checked."""
+    return [Row.model_validate(row) for row in read_json_lines(path)]

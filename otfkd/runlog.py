@@ -1,0 +1,42 @@
+"""What a run writes while it goes on: metrics, rotations and times, mirrored to a logger where one is chosen."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+
+from otfkd.data.files import JsonLines
+
+
+class RunLog:
+    """The jsonl files of a run's folder; metrics.jsonl is the source of truth and loggers only mirror it.
+
+    Clock times have a file of their own, outside the promise that a resumed run writes the same bytes.
+    """
+
+    def __init__(self, folder: Path, mirror: Logger | None):
+        self._metrics = JsonLines(folder / "metrics.jsonl")
+        self._rotations = JsonLines(folder / "rotations.jsonl")
+        self._timings = JsonLines(folder / "timings.jsonl")
+        self._mirror = mirror
+
+    def metrics(self, step: int, values: dict[str, Any]) -> None:
+        self._metrics.append({"step": step, **values})
+        if self._mirror is not None:
+            self._mirror.log_metrics(values, step)
+
+    def rotation(self, row: dict[str, Any]) -> None:
+        self._rotations.append(row)
+        logging.getLogger("otfkd").info("after step %d, %s became teacher %d", row["step"], row["snapshot"], row["generation"])
+
+    def timing(self, event: str, seconds: float, **facts: Any) -> None:
+        self._timings.append({"event": event, "seconds": round(seconds, 3), "at": round(time.time(), 3), **facts})
+
+    def offsets(self) -> dict[str, int]:
+        return {"metrics": self._metrics.size(), "rotations": self._rotations.size()}
+
+    def rewind(self, offsets: dict[str, int]) -> None:
+        self._metrics.truncate(offsets["metrics"])
+        self._rotations.truncate(offsets["rotations"])
