@@ -1,21 +1,97 @@
 """Shared fixtures: a tiny BERT made on the spot, so that the fast suite needs no files, no network and little time."""
 
 import os
+import random
+import string
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, BertTokenizer
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from otfkd.config import Config, load_config
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import load_encoder
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.pop("OTFKD_DATA", None) if "OTFKD_TEST_DATA" in os.environ else None
+torch.set_num_threads(1)
 
-WORDS = "a the cat dog bird sat ran flew on over mat road tree red blue big small old new and then slowly quickly home".split()
+WORDS = (
+    "the cat dog bird child sat ran flew slept on over under mat road tree house red blue big small old new and then "
+    "slowly quickly home river stone moon garden bread letter song window"
+).split()
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def make_tokenizer(words: list[str] = WORDS) -> PreTrainedTokenizerFast:
+    """A word-piece tokenizer of some words and all letters, so that no English text is unknown to it."""
+    pieces = [*string.ascii_lowercase, *string.digits, *string.punctuation]
+    vocabulary = dict.fromkeys([*SPECIAL, *words, *pieces, *(f"##{piece}" for piece in pieces)])
+    backend = Tokenizer(models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+
+
+def make_model(folder: Path, *, width: int = 32, layers: int = 2, words: list[str] = WORDS, seed: int = 0) -> Path:
+    """Write a BERT of random weights, two layers of width 32 unless told, with its tokenizer."""
+    tokenizer = make_tokenizer(words)
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=width, num_hidden_layers=layers, num_attention_heads=2,
+        intermediate_size=2 * width, max_position_embeddings=128, initializer_range=0.2,
+    )  # fmt: skip
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_corpus(path: Path, sentences: int = 60, seed: int = 0) -> Path:
+    """Write distinct random sentences of the tiny vocabulary, one a line."""
+    rng = random.Random(seed)
+    lines: dict[str, None] = {}
+    while len(lines) < sentences:
+        lines[" ".join(rng.choices(WORDS, k=rng.randint(4, 10)))] = None
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny BERT."""
+    return make_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def tiny_encoder(tiny_model: Path) -> Encoder:
+    """A tiny encoder with the cls pooler, fresh for each test."""
+    return load_encoder(tiny_model, "cls")
+
+
+@pytest.fixture(scope="session")
+def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text file of 60 distinct sentences."""
+    return make_corpus(tmp_path_factory.mktemp("corpus") / "corpus.txt")
+
+
+@pytest.fixture
+def overrides(tmp_path: Path, tiny_model: Path, corpus_file: Path) -> list[str]:
+    """Command-line overrides of a run small enough for a test: 12 steps of 4 sentences on the tiny BERT."""
+    return [
+        f"model={tiny_model}", "model.pooler=cls", "data=text", f"data.path={corpus_file}", "data.batch_size=4",
+        "data.max_length=16", "trainer.max_steps=12", "trainer.accelerator=cpu", "evaluation.every=3", "optimizer.lr=1e-3",
+        f"paths.runs={tmp_path / 'runs'}", f"paths.cache={tmp_path / 'cache'}",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def configure(overrides: list[str]) -> Callable[..., Config]:
+    """Make a validated config from the small run's overrides and some more."""
+    return lambda *more: load_config([*overrides, *more])
 
 
 @pytest.fixture(scope="session")
