@@ -272,7 +272,7 @@ def prepare_overrides(overrides: Sequence[str], schema: type[_Root]) -> list[str
     """Check overrides against the schema and expand `model=FOLDER`, before Hydra sees them.
 
     Raises:
-        UserError: an override that does not parse, an unknown key (with or without '+') or an unknown choice of a group.
+        UserError: an override that does not parse, an unknown key (with or without '+') or choice of a group.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -283,7 +283,7 @@ def prepare_overrides(overrides: Sequence[str], schema: type[_Root]) -> list[str
         try:
             override = OverridesParser.create().parse_override(text)
         except HydraException:
-            raise UserError(f"'{text}' is not an override: write KEY=VALUE, quoting values with special characters") from None
+            raise UserError(f"'{text}' is not an override: write KEY=VALUE, quoting special characters") from None
         key, value = override.key_or_group, override.value()
         if key.split(".")[0].split("/")[0] == "hydra":
             expanded.append(text)

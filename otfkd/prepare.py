@@ -100,7 +100,9 @@ def _check_writable(runs: Path) -> None:
     try:
         runs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"paths.runs={runs} cannot be made ({error.strerror}): name a folder you may write to") from None
+        raise UserError(
+            f"paths.runs={runs} cannot be made ({error.strerror}): name a folder you may write to"
+        ) from None
 
 
 def describe(run: Prepared, student: Encoder, teacher: Encoder | None) -> str:
@@ -117,7 +119,10 @@ def describe(run: Prepared, student: Encoder, teacher: Encoder | None) -> str:
         ("student", f"{run.base_folder}, pooler {student.pooler}, {_count(student):,} parameters"),
         ("teacher", _teacher_line(run, teacher)),
         ("corpus", f"{run.corpus.path}, {sentences:,} sentences, read {passes:.2f} times"),
-        ("steps", f"{plan.max_steps} optimizer steps of {config.trainer.accumulate} x {config.data.batch_size} sentences"),
+        (
+            "steps",
+            f"{plan.max_steps} optimizer steps of {config.trainer.accumulate} x {config.data.batch_size} sentences",
+        ),
         ("negatives", f"{config.negatives_per_anchor} per anchor (accumulation adds none)"),
         ("evaluate", f"{run.suite.dev.name} after {_steps(plan.evaluate)}"),
         ("cache", f"after {_steps(plan.cache)}"),
@@ -161,7 +166,7 @@ def _memory(config: Config, student: Encoder, teacher: Encoder | None) -> float:
     layer = s * b * h * (34 + 5 * shape.num_attention_heads * s / h)
     width = 2 if config.precision.compute == "float32" else 1
     held = _count(teacher) if teacher is not None else _count(student) if config.teacher.source == "self" else 0
-    return 16.0 * _count(student) + 4.0 * held + width * layer * shape.num_hidden_layers
+    return 16.0 * _count(student) + 4.0 * held + width * float(layer * shape.num_hidden_layers)
 
 
 def _disk(config: Config, student: Encoder) -> float:

@@ -16,7 +16,7 @@ _LINES = 10  # plain lines a run, where there is no terminal
 
 
 class StepReport(L.Callback):
-    """Writes each optimizer step's metrics and shows them; comes before the rotation, so a line tells who taught its step.
+    """Writes each optimizer step's metrics and shows them; before the rotation, so a line names its step's teacher.
 
     Args:
         rotation: knows the teacher's generation and the newest dev score.

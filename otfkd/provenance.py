@@ -20,7 +20,13 @@ PACKAGES = ("otfkd", "torch", "lightning", "transformers", "tokenizers", "datase
 
 # Keys that say where or how to run, not what: two runs that differ only here are the same run.
 _MACHINE_KEYS = ("seed", "dry_run", "fresh", "resume", "paths", "logger")
-_MACHINE_SUBKEYS = (("data", "path"), ("evaluation", "path"), ("model", "path"), ("teacher", "path"), ("trainer", "threads"))
+_MACHINE_SUBKEYS = (
+    ("data", "path"),
+    ("evaluation", "path"),
+    ("model", "path"),
+    ("teacher", "path"),
+    ("trainer", "threads"),
+)
 
 
 def sha256_bytes(chunks: Iterable[bytes | memoryview]) -> str:
@@ -67,7 +73,10 @@ def hash_weights(module: "nn.Module") -> str:
     return sha256_bytes(
         chunk
         for name, tensor in sorted(module.state_dict().items())
-        for chunk in (f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode(), tensor.detach().cpu().contiguous().numpy().data)
+        for chunk in (
+            f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode(),
+            tensor.detach().cpu().contiguous().numpy().data,
+        )
     )
 
 

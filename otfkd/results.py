@@ -8,8 +8,6 @@ from pydantic import BaseModel, ConfigDict
 
 from otfkd.data.files import read_json_lines, write_text
 
-SCHEMA = 1
-
 
 class Row(BaseModel):
     """Scores of one model on the tasks of one split.
@@ -33,7 +31,7 @@ class Row(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    schema_version: Literal[1] = SCHEMA
+    schema_version: Literal[1] = 1
     name: str
     seed: int | None
     split: Literal["dev", "test"]

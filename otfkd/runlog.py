@@ -29,7 +29,9 @@ class RunLog:
 
     def rotation(self, row: dict[str, Any]) -> None:
         self._rotations.append(row)
-        logging.getLogger("otfkd").info("after step %d, %s became teacher %d", row["step"], row["snapshot"], row["generation"])
+        logging.getLogger("otfkd").info(
+            "after step %d, %s became teacher %d", row["step"], row["snapshot"], row["generation"]
+        )
 
     def timing(self, event: str, seconds: float, **facts: Any) -> None:
         self._timings.append({"event": event, "seconds": round(seconds, 3), "at": round(time.time(), 3), **facts})

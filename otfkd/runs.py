@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
-from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
@@ -35,6 +33,7 @@ from otfkd.prepare import RESULTS, Prepared, describe, prepare
 from otfkd.progress import StepReport
 from otfkd.provenance import derived_seed, environment, hash_weights
 from otfkd.results import Row, append_row, read_rows, write_rows
+from otfkd.runfolder import locked, logging_to, set_aside
 from otfkd.runlog import RunLog
 from otfkd.signals import stop_flag
 
@@ -71,12 +70,12 @@ def train(config: Config) -> TrainResult:
     plan = describe(run, student, teacher)
     if config.dry_run:
         return TrainResult(run.folder, "planned", plan, [])
-    with _locked(run.folder):
+    with locked(run.folder):
         if config.fresh:
-            _set_aside(run.folder)
+            set_aside(run.folder)
         if run.finished:
             return TrainResult(run.folder, "skipped", plan, read_rows(run.folder / RESULTS))
-        with _logging_to(run.folder / "run.log"):
+        with logging_to(run.folder / "run.log"):
             log.info("%s", plan)
             rows = _train(run, student, teacher, plan)
             write_rows(run.folder / RESULTS, rows)
@@ -149,7 +148,9 @@ def _data(run: Prepared, student: Encoder, teacher: Encoder | None, done: int) -
     def source(encoder: Encoder) -> Source:
         return Source(token_cache(run.corpus, encoder.tokenizer, config.data.max_length, run.cache), encoder.pad_id)
 
-    reads_alike = teacher is None or fingerprint_tokenizer(teacher.tokenizer) == fingerprint_tokenizer(student.tokenizer)
+    reads_alike = teacher is None or fingerprint_tokenizer(teacher.tokenizer) == fingerprint_tokenizer(
+        student.tokenizer
+    )
     data = CorpusData(
         source(student),
         None if teacher is None or reads_alike else source(teacher),
@@ -158,7 +159,11 @@ def _data(run: Prepared, student: Encoder, teacher: Encoder | None, done: int) -
         total_batches=config.total_batches,
         start=done * config.trainer.accumulate,
     )
-    log.info("corpus: %d sentences, %d blank lines skipped", len(data.batches.student.tokens), data.batches.student.tokens.blank)
+    log.info(
+        "corpus: %d sentences, %d blank lines skipped",
+        len(data.batches.student.tokens),
+        data.batches.student.tokens.blank,
+    )
     return data
 
 
@@ -183,8 +188,8 @@ def _resume_step(run: Prepared, checkpoints: Checkpoints) -> int:
     changed = [key for key in ("versions", "threads", "device") if before[key] != now[key]]
     if changed and run.config.resume != "force":
         raise UserError(
-            f"{run.folder} was started under other {' and '.join(changed)} ({before[changed[0]]}), so it cannot go on exactly: "
-            "use those again, or resume=force, or fresh=true"
+            f"{run.folder} was started under other {' and '.join(changed)} ({before[changed[0]]}): "
+            "use those again, or go on inexactly with resume=force, or start anew with fresh=true"
         )
     log.info("resuming after step %d", step)
     return step
@@ -213,7 +218,9 @@ def _finishing(mirror: Logger | None) -> Iterator[None]:
             import wandb
 
             mirror.finalize(status)
-            wandb.finish(exit_code=0 if status == "success" else 1)  # the next job of a sweep must not continue this run
+            wandb.finish(
+                exit_code=0 if status == "success" else 1
+            )  # the next job of a sweep must not continue this run
 
 
 def _test(run: Prepared, student: Encoder, checkpoints: Checkpoints, rotation: TeacherRotation) -> list[Row]:
@@ -291,37 +298,3 @@ def _announce_override(folder: Path, config: EvaluateConfig) -> None:
         saved = None  # an unknown pooler is no obstacle where another is named
     if saved is not None and config.model.pooler is not None and config.model.pooler != saved:
         log.warning("pooler %s instead of %s, which was saved with %s", config.model.pooler, saved, folder)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder.parent / f".{folder.name}.lock", timeout=0):
-            yield
-    except Timeout:
-        raise UserError(f"another process is training in {folder}: wait for it, or change the config or the seed") from None
-
-
-def _set_aside(folder: Path) -> None:
-    if folder.exists():
-        number = 1 + sum(1 for _ in folder.parent.glob(f"{folder.name}.kept-*"))
-        shutil.move(folder, folder.with_name(f"{folder.name}.kept-{number}"))
-
-
-@contextlib.contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    """Write this run's messages, and the traceback of what ends it, to its own log."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    try:
-        yield
-    except BaseException:
-        record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "the run stopped", (), __import__("sys").exc_info())
-        handler.handle(record)
-        raise
-    finally:
-        log.removeHandler(handler)
-        handler.close()

@@ -18,10 +18,11 @@ from otfkd.models.registry import load_encoder
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
 
-WORDS = (
-    "the cat dog bird child sat ran flew slept on over under mat road tree house red blue big small old new and then "
-    "slowly quickly home river stone moon garden bread letter song window"
-).split()
+WORDS = [
+    "the", "cat", "dog", "bird", "child", "sat", "ran", "flew", "slept", "on", "over", "under", "mat", "road", "tree",
+    "house", "red", "blue", "big", "small", "old", "new", "and", "then", "slowly", "quickly", "home", "river", "stone",
+    "moon", "garden", "bread", "letter", "song", "window",
+]  # fmt: skip
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -32,8 +33,16 @@ def make_tokenizer(words: list[str] = WORDS) -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    backend.post_processor = processors.TemplateProcessing(
+        "[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    }
     return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
 
 
@@ -83,7 +92,8 @@ def overrides(tmp_path: Path, tiny_model: Path, corpus_file: Path) -> list[str]:
     """Command-line overrides of a run small enough for a test: 12 steps of 4 sentences on the tiny BERT."""
     return [
         f"model={tiny_model}", "model.pooler=cls", "data=text", f"data.path={corpus_file}", "data.batch_size=4",
-        "data.max_length=16", "trainer.max_steps=12", "trainer.accelerator=cpu", "evaluation.every=3", "optimizer.lr=1e-3",
+        "data.max_length=16", "trainer.max_steps=12", "trainer.accelerator=cpu", "evaluation.every=3",
+        "optimizer.lr=1e-3",
         f"paths.runs={tmp_path / 'runs'}", f"paths.cache={tmp_path / 'cache'}",
     ]  # fmt: skip
 

@@ -36,7 +36,7 @@ class OrderedBatches(Dataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         rows = self.order.batch(number)
         lines, ids = self.student.tokens.read(rows)
-        teacher = self.teacher and pad(self.teacher.tokens.read(rows)[1], self.teacher.pad_id)
+        teacher = None if self.teacher is None else pad(self.teacher.tokens.read(rows)[1], self.teacher.pad_id)
         return Batch(tuple(lines), pad(ids, self.student.pad_id), teacher)
 
 

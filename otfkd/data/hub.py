@@ -5,6 +5,11 @@ from pathlib import Path
 from otfkd.errors import UserError
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, in one line; its type where it says nothing, as time-outs do."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def download(repo: str, file: str, instead: str) -> Path:
     """The local path of a file of a hub data set.
 
@@ -18,10 +23,11 @@ def download(repo: str, file: str, instead: str) -> Path:
     """
     import httpx
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(hf_hub_download(repo, file, repo_type="dataset"))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, httpx.HTTPError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{file} of the hub data set {repo} cannot be had ({reason}): use {instead}") from None
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, httpx.HTTPError) as error:
+        raise UserError(
+            f"{file} of the hub data set {repo} cannot be had ({first_line(error)}): use {instead}"
+        ) from None

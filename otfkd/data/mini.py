@@ -32,8 +32,12 @@ _MANNER_SHARE = 0.25
 _REWORDED_SHARE = 0.5
 _TOLD_SHARE = 0.7
 
-_PREPOSITION = re.compile(r" (?:of|in|on|at|for|from|with|to|by|under|against|into|who|over|near|next|abroad|upstairs)\b.*")
-_VOWEL_SOUND = re.compile(r"\b([Aa]) (?=(?:hour|heir|honest|X-ray|SMS)|(?!uni|use|used|euro|one|once|ukulele)[aeiouAEIO])")
+_PREPOSITION = re.compile(
+    r" (?:of|in|on|at|for|from|with|to|by|under|against|into|who|over|near|next|abroad|upstairs)\b.*"
+)
+_VOWEL_SOUND = re.compile(
+    r"\b([Aa]) (?=(?:hour|heir|honest|X-ray|SMS)|(?!uni|use|used|euro|one|once|ukulele)[aeiouAEIO])"
+)
 
 
 class Topic(NamedTuple):
@@ -69,7 +73,8 @@ def _ways(entries: Sequence[str]) -> tuple[Ways, ...]:
 
 _DATA: dict[str, Any] = tomllib.loads(resources.files("otfkd.data").joinpath("mini_topics.toml").read_text("utf-8"))
 _TOPICS = tuple(
-    Topic(*(_ways(topic[slot]) for slot in ("who", "acts", "where", "why", "facts"))) for topic in _DATA["topics"].values()
+    Topic(*(_ways(topic[slot]) for slot in ("who", "acts", "where", "why", "facts")))
+    for topic in _DATA["topics"].values()
 )
 _SHARED = {slot: _ways(_DATA["shared"][slot]) for slot in ("when", "often", "soon", "people")}
 _MANNERS: list[str] = _DATA["shared"]["manners"]
@@ -136,14 +141,24 @@ def _fitting(frames: Sequence[str], *acts: str) -> list[str]:
 
 def _someone(dice: _Dice, topic: Topic, other_than: Ways = ()) -> Ways:
     article = dice.pick(("the", "a"))
-    people = [tuple(f"{'some' if article == 'a' and _is_plural(noun) else article} {noun}" for noun in ways) for ways in topic.who]
+    people = [
+        tuple(f"{'some' if article == 'a' and _is_plural(noun) else article} {noun}" for noun in ways)
+        for ways in topic.who
+    ]
     return dice.pick_other(people, other_than)
 
 
 def _event(dice: _Dice, topic: Topic, other_than: Event | None = None) -> Event:
-    options = {"act": topic.act, "where": topic.where, "why": topic.why, **{slot: _SHARED[slot] for slot in ("when", "often", "soon")}}
+    options = {
+        "act": topic.act,
+        "where": topic.where,
+        "why": topic.why,
+        **{slot: _SHARED[slot] for slot in ("when", "often", "soon")},
+    }
     taken = other_than or dict.fromkeys(("who", *options), ())
-    return {"who": _someone(dice, topic, taken["who"])} | {slot: dice.pick_other(ways, taken[slot]) for slot, ways in options.items()}
+    return {"who": _someone(dice, topic, taken["who"])} | {
+        slot: dice.pick_other(ways, taken[slot]) for slot, ways in options.items()
+    }
 
 
 def _word(dice: _Dice, event: Event) -> Wording:

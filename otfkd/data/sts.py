@@ -130,7 +130,9 @@ def _find_sts(config: EvaluationConfig, data_root: str | None, cache: Path) -> P
         if (candidate / "STS").is_dir():
             return candidate
     key = "evaluation.path" if config.path else "paths.data_root"
-    raise UserError(f"{key}={root} holds no STS tasks: give the folder in which SentEval's 'STS' and 'SICK' folders lie")
+    raise UserError(
+        f"{key}={root} holds no STS tasks: give the folder in which SentEval's 'STS' and 'SICK' folders lie"
+    )
 
 
 def _from_hub(config: EvaluationConfig, cache: Path) -> Path:
@@ -171,7 +173,9 @@ def _sts_subset(folder: Path, name: str) -> Subset:
     inputs, golds = folder / f"STS.input.{name}.txt", folder / f"STS.gs.{name}.txt"
     left_right, grades = _lines(inputs), _lines(golds)
     if len(left_right) != len(grades):
-        raise UserError(f"{golds} has {len(grades)} lines for {len(left_right)} pairs in {inputs.name}: fetch the data again")
+        raise UserError(
+            f"{golds} has {len(grades)} lines for {len(left_right)} pairs in {inputs.name}: fetch the data again"
+        )
     pairs = []
     for number, (line, grade) in enumerate(zip(left_right, grades, strict=True), 1):
         if not grade.strip():
@@ -213,7 +217,9 @@ def _lines(path: Path) -> list[str]:
     try:
         text = path.read_bytes().decode()
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: fetch SentEval's data, or point evaluation.path or OTFKD_DATA at it") from None
+        raise UserError(
+            f"{path} is missing: fetch SentEval's data, or point evaluation.path or OTFKD_DATA at it"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}): fetch the data again") from None
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
@@ -225,5 +231,7 @@ def _grade(text: str, path: Path, number: int) -> float:
     except ValueError:
         grade = math.nan
     if not 0 <= grade <= 5:
-        raise UserError(f"{path} line {number} has the grade {text.strip()[:40]!r}, not a number from 0 to 5: fetch the data again")
+        raise UserError(
+            f"{path} line {number} has the grade {text.strip()[:40]!r}, not a number from 0 to 5: fetch the data again"
+        )
     return grade

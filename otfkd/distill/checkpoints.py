@@ -20,7 +20,9 @@ FORMAT = 1
 class WholeFiles(CheckpointIO):
     """Checkpoints that are whole or absent, and hold tensors and plain types only."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
         with replacing(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
 
@@ -63,4 +65,6 @@ class Checkpoints:
             return WholeFiles().load_checkpoint(self.last)
         except Exception as error:
             reason = str(error).splitlines()[0]
-            raise UserError(f"{self.last} cannot be read ({reason}): restore it, or start anew with fresh=true") from None
+            raise UserError(
+                f"{self.last} cannot be read ({reason}): restore it, or start anew with fresh=true"
+            ) from None

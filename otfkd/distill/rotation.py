@@ -5,17 +5,17 @@ from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 import lightning as L
-from torch import nn
 
 from otfkd.distill.checkpoints import Checkpoints
 from otfkd.distill.schedule import Plan
 from otfkd.distill.snapshots import Snapshot, SnapshotCache
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.errors import Interrupted
+from otfkd.models.encoder import Encoder
 
 
 class Log(Protocol):
-    """Where the callback writes what happened; `offsets` and `rewind` let a resume write each line once."""
+    """Where the callback writes; `offsets` and `rewind` let a resume write each line once."""
 
     def metrics(self, step: int, values: dict[str, Any]) -> None: ...
     def rotation(self, row: dict[str, Any]) -> None: ...
@@ -24,7 +24,7 @@ class Log(Protocol):
 
 
 class TeacherRotation(L.Callback):
-    """Rotates cached students into the teacher slot of any LightningModule that has a `student` and a `teacher`.
+    """Rotates cached students into the teacher slot of a LightningModule with a `student` encoder and a `teacher` slot.
 
     All in one hook, so that the checkpoint of step N already has the teacher that step N+1 will learn from.
 
@@ -45,7 +45,7 @@ class TeacherRotation(L.Callback):
         cache: SnapshotCache,
         checkpoints: Checkpoints,
         *,
-        evaluate: Callable[[nn.Module], float],
+        evaluate: Callable[[Encoder], float],
         log: Log,
         source: Literal["current", "best"] = "current",
         keep: int = 2,
@@ -151,9 +151,9 @@ class TeacherRotation(L.Callback):
             _slot(module).install_weights(_student(module), self.cache.load(self.teacher))
 
 
-def _student(module: L.LightningModule) -> nn.Module:
+def _student(module: L.LightningModule) -> Encoder:
     student = module.student
-    assert isinstance(student, nn.Module)
+    assert isinstance(student, Encoder)
     return student
 
 

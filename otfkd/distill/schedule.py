@@ -48,7 +48,7 @@ def make_plan(config: Config) -> Plan:
     rotate = {step for step in wanted if step < last}
     if wanted and not rotate:
         raise UserError(
-            f"no rotation comes before the last step: the first is due after {min(wanted)} of trainer.max_steps={last}; "
+            f"no rotation comes before the last step: the first is due after step {min(wanted)} of {last}; "
             f"{_lower(config)} or raise trainer.max_steps"
         )
     cache = (multiples(config.schedule.cache_every, last) - {last}) | rotate
@@ -56,12 +56,13 @@ def make_plan(config: Config) -> Plan:
     if config.schedule.source == "best":
         evaluate |= cache  # a choice by dev score needs one of every candidate
     checkpoint = multiples(config.trainer.checkpoint_every, last) | {last}
-    return Plan(last, *map(frozenset, (evaluate, cache, rotate, checkpoint)), frozenset(wanted & {last}))
+    due = [frozenset(steps) for steps in (evaluate, cache, rotate, checkpoint, wanted & {last})]
+    return Plan(last, *due)
 
 
 def _wanted_rotations(config: Config) -> set[int]:
     schedule, last = config.schedule, config.trainer.max_steps
-    first = config.teacher.warmup_steps or 0
+    first = config.teacher.warmup_steps if config.teacher.source == "self" else None
     match schedule.trigger:
         case "never":
             due: Iterable[int] = ()
@@ -74,11 +75,9 @@ def _wanted_rotations(config: Config) -> set[int]:
                 raise UserError("schedule.at must name steps with schedule=at: add schedule.at=[100,200]")
             beyond = [step for step in schedule.at if step > last]
             if beyond:
-                raise UserError(
-                    f"schedule.at names step {beyond[0]}, after trainer.max_steps={last}: drop it or raise trainer.max_steps"
-                )
+                raise UserError(f"schedule.at names step {beyond[0]} of {last}: drop it or raise trainer.max_steps")
             due = schedule.at
-    steps = sorted({step for step in due if step > first} | ({first} if first else set()))
+    steps = sorted({step for step in due if step > (first or 0)} | ({first} if first else set()))
     return set(steps[: schedule.max_rotations])
 
 
@@ -86,10 +85,13 @@ def _check_teacher(config: Config) -> None:
     source, rotates = config.teacher.source, config.schedule.trigger != "never"
     if source == "none" and config.distils:
         raise UserError(
-            "objective.kd_weight is above 0 but teacher=none: give teacher=FOLDER_OR_HUB_ID or teacher=self, or objective=simcse"
+            "objective.kd_weight is above 0 but teacher=none: "
+            "give teacher=FOLDER_OR_HUB_ID or teacher=self, or objective=simcse"
         )
     if source == "none" and rotates:
         raise UserError("schedule rotates teachers but teacher=none: give teacher=self or teacher=FOLDER_OR_HUB_ID")
+    if source == "self" and config.teacher.warmup_steps is None:
+        raise UserError("teacher=self needs to know when SimCSE ends and teaching begins: add teacher.warmup_steps=N")
     if config.student.init == "teacher" and source != "model":
         raise UserError("student.init=teacher needs an initial teacher: give teacher=FOLDER_OR_HUB_ID")
 

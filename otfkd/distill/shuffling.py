@@ -1,4 +1,4 @@
-"""Group-P: shuffle the teacher's similarities within groups of equal probability mass (Xu et al. 2023, DistillCSE, sec. 3.3)."""
+"""Group-P: shuffle the teacher's similarities within groups of equal probability mass (Xu et al. 2023, DistillCSE)."""
 
 import torch
 from torch import Tensor
@@ -7,8 +7,8 @@ from torch import Tensor
 def group_p(similarities: Tensor, p: float, generator: torch.Generator | None = None) -> Tensor:
     """Exchange neighbours in each row's ranking, so that the student cannot fit the teacher's exact order.
 
-    A row is sorted, the softmax of its un-tempered cosines is accumulated, and each stretch of mass `p` is a group whose
-    members swap places at random. Cosines are used without temperature: with it nearly all entries would share a group.
+    A row is sorted, the softmax of its un-tempered cosines is accumulated, and each stretch of mass `p` is a group
+    whose members swap places at random. Cosines are used without temperature: with it nearly all would share a group.
 
     Args:
         similarities: (B, N) cosines without the diagonal.

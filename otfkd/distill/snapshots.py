@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -63,7 +62,9 @@ class SnapshotCache:
                 raise UserError(f"{path} was altered since it was cached: restore it, or start anew with fresh=true")
             return load_file(path)
         except FileNotFoundError:
-            raise UserError(f"{path}, the teacher of the run, is missing: restore it, or start anew with fresh=true") from None
+            raise UserError(
+                f"{path}, the teacher of the run, is missing: restore it, or start anew with fresh=true"
+            ) from None
         except SafetensorError as error:
             raise UserError(f"{path} cannot be read ({error}): restore it, or start anew with fresh=true") from None
 
@@ -72,4 +73,3 @@ class SnapshotCache:
         for path in self.folder.glob("*.safetensors"):
             if path.stem not in keep:
                 path.unlink()
-

@@ -20,7 +20,7 @@ class TeacherSlot(nn.Module):
         super().__init__()
         self.encoder: Encoder | None = None
         self.reads_own_tokens = False
-        self.register_load_state_dict_pre_hook(_keep_own)
+        self.register_load_state_dict_pre_hook(_keep_own)  # type: ignore[no-untyped-call]
 
     @property
     def filled(self) -> bool:
@@ -62,7 +62,10 @@ class TeacherSlot(nn.Module):
         """Stay in evaluation mode, whoever asks for training."""
         return super().train(False)
 
-    def state_dict(self, *_: Any, destination: dict[str, Any] | None = None, **__: Any) -> dict[str, Any]:
+    def state_dict(  # type: ignore[override]
+        self, *_: Any, destination: dict[str, Any] | None = None, **__: Any
+    ) -> dict[str, Any]:
+        """Nothing: the teacher is no part of what a checkpoint holds."""
         return {} if destination is None else destination
 
 

@@ -26,7 +26,7 @@ def encode(encoder: Encoder, sentences: Sequence[str], *, batch_size: int, max_l
         FloatingPointError: an embedding is not finite.
     """
     distinct = list(dict.fromkeys(sentences))
-    ids = tokenize(encoder.tokenizer, distinct, max_length)
+    ids = tokenize(encoder.tokenizer, distinct, max_length) if distinct else []
     by_length = sorted(range(len(distinct)), key=lambda i: len(ids[i]))
     vectors = torch.empty(len(distinct), encoder.width)
     with evaluating(encoder), torch.autocast(encoder.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""STS scores as the field reports them: Spearman of cosine similarities against gold grades (Gao et al. 2021, app. B)."""
+"""STS scores as the field reports them: Spearman of cosines against gold grades (Gao et al. 2021, app. B)."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -13,7 +13,7 @@ from otfkd.models.pooling import LAYERED, pool
 
 
 class Head(nn.Module):
-    """SimCSE's Linear + tanh, (B, d) to (B, d), initialised as BERT initialises its layers (Gao et al. 2021, sec. 3)."""
+    """SimCSE's Linear + tanh, (B, d) to (B, d), initialised as BERT's layers are (Gao et al. 2021, sec. 3)."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -66,7 +66,8 @@ class Encoder(nn.Module):
         )
         layers = output.hidden_states if layered else [output.last_hidden_state]
         pooled = pool(self.pooler, layers, tokens.attention_mask)
-        return pooled if self.head is None else self.head(pooled)  # type: ignore[no-any-return]
+        embedded: Tensor = pooled if self.head is None else self.head(pooled)
+        return embedded
 
     def same_shape(self, other: "Encoder") -> bool:
         """Whether the other's weights fit in place: same pooler, same tensors by name and shape, same vocabulary."""

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from otfkd.models.encoder import Encoder
-from otfkd.models.registry import _quiet
+from otfkd.models.registry import quiet
 
 _POOLING = {"cls": "pooling_mode_cls_token", "cls_head": "pooling_mode_cls_token", "last": "pooling_mode_lasttoken"}
 
@@ -37,7 +37,7 @@ def save_encoder(encoder: Encoder, folder: Path, max_length: int) -> None:
 
 def _write(encoder: Encoder, folder: Path, max_length: int) -> None:
     layered = _layer_weights(encoder)
-    with _quiet():
+    with quiet():
         encoder.backbone.save_pretrained(folder)
     encoder.tokenizer.save_pretrained(folder)
     modules = [("", "Transformer")]
@@ -89,7 +89,9 @@ def _dense_module(folder: Path, encoder: Encoder) -> None:
         "activation_function": "torch.nn.modules.activation.Tanh",
     })  # fmt: skip
     dense = encoder.head.dense
-    save_file({"linear.weight": dense.weight.detach(), "linear.bias": dense.bias.detach()}, folder / "model.safetensors")
+    save_file(
+        {"linear.weight": dense.weight.detach(), "linear.bias": dense.bias.detach()}, folder / "model.safetensors"
+    )
 
 
 def _json(path: Path, value: Any) -> None:

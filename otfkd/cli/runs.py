@@ -1,0 +1,29 @@
+"""otfkd-runs: list the runs of a folder and their state."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from otfkd.cli.common import exit_with
+from otfkd.errors import UserError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="otfkd-runs", description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs"), help="the runs' folder (default: runs)")
+    arguments = parser.parse_args()
+    exit_with(lambda: _list(arguments.folder))
+
+
+def _list(folder: Path) -> None:
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: name the folder given to paths.runs")
+    for provenance in sorted(folder.glob("*/*/s*/provenance.json")):
+        run = provenance.parent
+        if (run / "results.jsonl").is_file():
+            state = "finished"
+        elif (run / "checkpoints" / "last.ckpt").is_file():
+            state = "interrupted"
+        else:
+            state = "started"
+        sys.stdout.write(f"{state:<12} {run}\n")

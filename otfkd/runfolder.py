@@ -1,0 +1,56 @@
+"""A run's folder: one process at a time, kept aside rather than overwritten, with a log of its own."""
+
+import contextlib
+import logging
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from otfkd.errors import UserError
+
+log = logging.getLogger("otfkd")
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run's folder.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.parent / f".{folder.name}.lock", timeout=0):
+            yield
+    except Timeout:
+        raise UserError(
+            f"another process is training in {folder}: wait for it, or change the config or the seed"
+        ) from None
+
+
+def set_aside(folder: Path) -> None:
+    """Move what an earlier run left to a name of its own."""
+    if folder.exists():
+        number = 1 + sum(1 for _ in folder.parent.glob(f"{folder.name}.kept-*"))
+        shutil.move(folder, folder.with_name(f"{folder.name}.kept-{number}"))
+
+
+@contextlib.contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Write this run's messages, and the traceback of what ends it, to its own log."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield
+    except BaseException:
+        # To the file alone: on the screen the error is one sentence.
+        handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, "stopped", (), sys.exc_info()))
+        raise
+    finally:
+        log.removeHandler(handler)
+        handler.close()
