@@ -14,7 +14,8 @@ from otfkd.errors import UserError
 from otfkd.prepare import RESULTS, prepare
 from otfkd.reporting.tables import Table, build_table
 from otfkd.results import Row, read_rows, write_rows
-from otfkd.runs import score_model, train
+from otfkd.runs import train
+from otfkd.scoring import score_model
 
 log = logging.getLogger("otfkd")
 

@@ -7,17 +7,16 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
-from otfkd.config import Config, EvaluateConfig
+from otfkd.config import Config
 from otfkd.data.datamodule import CorpusData, Source
 from otfkd.data.files import write_text
-from otfkd.data.sts import Suite, Task, load_suite
 from otfkd.data.tokens import fingerprint_tokenizer, token_cache
 from otfkd.distill.checkpoints import Checkpoints, WholeFiles
 from otfkd.distill.module import Distillation
@@ -25,16 +24,16 @@ from otfkd.distill.rotation import TeacherRotation
 from otfkd.distill.snapshots import SnapshotCache
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.errors import UserError
-from otfkd.evaluation.sts import PROTOCOL, StsScore, average, evaluate
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.export import save_encoder
-from otfkd.models.registry import find_model, load_encoder, saved_pooler
+from otfkd.models.registry import load_encoder
 from otfkd.prepare import RESULTS, Prepared, describe, prepare
 from otfkd.progress import StepReport
-from otfkd.provenance import derived_seed, environment, hash_weights
-from otfkd.results import Row, append_row, read_rows, write_rows
+from otfkd.provenance import derived_seed, environment
+from otfkd.results import Row, read_rows, write_rows
 from otfkd.runfolder import locked, logging_to, set_aside
 from otfkd.runlog import RunLog
+from otfkd.scoring import Origin, dev_score, score_rows
 from otfkd.signals import stop_flag
 
 log = logging.getLogger("otfkd")
@@ -102,7 +101,7 @@ def _train(run: Prepared, student: Encoder, teacher: Encoder | None, plan: str) 
     with stop_flag() as stopping, _finishing(mirror):
         rotation = TeacherRotation(
             run.plan, cache, checkpoints,
-            evaluate=lambda encoder: _score(encoder, (run.suite.dev,), config)[run.suite.dev.name].all,
+            evaluate=lambda encoder: dev_score(encoder, run.suite, config.evaluation),
             log=run_log, source=config.schedule.source, keep=config.schedule.keep, stopping=stopping,
         )  # fmt: skip
         report = StepReport(rotation, run_log, config.logger.every, config.trainer.max_steps)
@@ -225,76 +224,18 @@ def _finishing(mirror: Logger | None) -> Iterator[None]:
 
 def _test(run: Prepared, student: Encoder, checkpoints: Checkpoints, rotation: TeacherRotation) -> list[Row]:
     """Score the exported, selected model on dev and test, and the last step's beside it."""
-    config, folder = run.config, run.folder
+    config, steps = run.config, run.plan.max_steps
     device = torch.device("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
-    last = {"step": run.plan.max_steps, "generation": rotation.generation}
-    rows = _rows(run, student.to(device), "last", last)
+
+    def score(encoder: Encoder, checkpoint: Literal["selected", "last"], step: int, generation: int) -> list[Row]:
+        origin = Origin(
+            config.name, checkpoint, config.seed, step, generation, run.hash, run.fingerprints.get("teacher")
+        )
+        return score_rows(encoder.to(device), run.suite, config.evaluation, origin)
+
     weights, facts = checkpoints.load_best()
+    last = [] if facts["step"] == steps else score(student, "last", steps, rotation.generation)
     student.load_state_dict(weights)
-    save_encoder(student, folder / "model", config.evaluation.max_length)
-    selected = load_encoder(folder / "model").to(device)
-    return [*_rows(run, selected, "selected", facts), *rows]
-
-
-def _rows(run: Prepared, encoder: Encoder, checkpoint: Literal["selected", "last"], facts: dict[str, Any]) -> list[Row]:
-    config, suite = run.config, run.suite
-    scores = _score(encoder, (suite.dev, *suite.test), config)
-    dev = {suite.dev.name: scores.pop(suite.dev.name)}
-    shared = {
-        "name": config.name, "seed": config.seed, "checkpoint": checkpoint, "step": facts["step"],
-        "generation": facts["generation"], "config_hash": run.hash, "teacher_sha256": run.fingerprints.get("teacher"),
-    }  # fmt: skip
-    return [
-        _row(encoder, suite, split, split_scores, config.evaluation.max_length, shared)
-        for split, split_scores in (("dev", dev), ("test", scores))
-    ]
-
-
-def _row(
-    encoder: Encoder, suite: Suite, split: str, scores: dict[str, StsScore], max_length: int, facts: dict[str, Any]
-) -> Row:
-    return Row.model_validate({
-        **facts, "split": split, "pooler": encoder.pooler,
-        "scores": {task: score.as_dict() for task, score in scores.items()}, "average": average(scores),
-        "protocol": f"{PROTOCOL}, {max_length} tokens", "suite": suite.name, "suite_sha256": suite.checksum,
-        "weights_sha256": hash_weights(encoder), "environment": environment(),
-    })  # fmt: skip
-
-
-def _score(encoder: Any, tasks: tuple[Task, ...], config: Config | EvaluateConfig) -> dict[str, StsScore]:
-    return evaluate(encoder, tasks, batch_size=config.evaluation.batch_size, max_length=config.evaluation.max_length)
-
-
-def score_model(config: EvaluateConfig) -> list[Row]:
-    """Score any model on a suite: its dev row and its test row.
-
-    Raises:
-        UserError: the model or the data cannot be used.
-    """
-    suite = load_suite(config.evaluation, config.paths.data_root, Path(config.paths.cache))
-    folder = find_model(config.model.path)
-    _announce_override(folder, config)
-    encoder = load_encoder(folder, config.model.pooler, config.model.layers)
-    scores = _score(encoder, (suite.dev, *suite.test), config)
-    dev = {suite.dev.name: scores.pop(suite.dev.name)}
-    facts = {
-        "name": config.model.path, "seed": None, "checkpoint": "given", "step": None, "generation": None,
-        "config_hash": None, "teacher_sha256": None,
-    }  # fmt: skip
-    rows = [
-        _row(encoder, suite, split, split_scores, config.evaluation.max_length, facts)
-        for split, split_scores in (("dev", dev), ("test", scores))
-    ]
-    if config.output is not None:
-        for row in rows:
-            append_row(Path(config.output), row)
-    return rows
-
-
-def _announce_override(folder: Path, config: EvaluateConfig) -> None:
-    try:
-        saved = saved_pooler(folder)
-    except UserError:
-        saved = None  # an unknown pooler is no obstacle where another is named
-    if saved is not None and config.model.pooler is not None and config.model.pooler != saved:
-        log.warning("pooler %s instead of %s, which was saved with %s", config.model.pooler, saved, folder)
+    save_encoder(student, run.folder / "model", config.evaluation.max_length)
+    selected = score(load_encoder(run.folder / "model"), "selected", facts["step"], facts["generation"])
+    return [*selected, *(last or [row.model_copy(update={"checkpoint": "last"}) for row in selected])]

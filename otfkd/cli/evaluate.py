@@ -12,7 +12,7 @@ def task(composed: DictConfig) -> None:
     """Score one composed config and print its table."""
     config = EvaluateConfig.from_hydra(composed)
     from otfkd.reporting.terminal import scores
-    from otfkd.runs import score_model
+    from otfkd.scoring import score_model
 
     sys.stdout.write(scores(score_model(config)) + "\n")
 

@@ -21,6 +21,7 @@ Event = dict[str, Ways]
 """What happens, by slot: who, act, where, why, when, often, soon."""
 Wording = dict[str, str]
 """One wording for each slot of an event."""
+Split = Literal["dev", "test"]
 
 _CORPUS_SIZE = 24_000
 _DEV_SIZE, _TEST_SIZE = 400, 800
@@ -33,11 +34,9 @@ _REWORDED_SHARE = 0.5
 _TOLD_SHARE = 0.7
 
 _PREPOSITION = re.compile(
-    r" (?:of|in|on|at|for|from|with|to|by|under|against|into|who|over|near|next|abroad|upstairs)\b.*"
+    r" (?:of|in|on|at|for|from|with|to|by|under|against|into|who|over|near|next|that|upstairs)\b.*"
 )
-_VOWEL_SOUND = re.compile(
-    r"\b([Aa]) (?=(?:hour|heir|honest|X-ray|SMS)|(?!uni|use|used|euro|one|once|ukulele)[aeiouAEIO])"
-)
+_BEFORE_VOWEL = re.compile(r"\b([Aa]) (?=SMS|X-ray|(?!uni|use|one)[aeiouAEIO])")
 
 
 class Topic(NamedTuple):
@@ -62,9 +61,9 @@ class _Dice:
     def pick(self, options: Sequence[T]) -> T:
         return options[int(self._random() * len(options))]
 
-    def pick_other(self, options: Sequence[T], *taken: T) -> T:
-        """Picks an option that is not taken, or any one where all are."""
-        return self.pick([option for option in options if option not in taken] or options)
+    def pick_other(self, options: Sequence[T], taken: T) -> T:
+        """Picks another option than the taken one, unless there is no other."""
+        return self.pick([option for option in options if option != taken] or options)
 
 
 def _ways(entries: Sequence[str]) -> tuple[Ways, ...]:
@@ -72,26 +71,28 @@ def _ways(entries: Sequence[str]) -> tuple[Ways, ...]:
 
 
 _DATA: dict[str, Any] = tomllib.loads(resources.files("otfkd.data").joinpath("mini_topics.toml").read_text("utf-8"))
-_TOPICS = tuple(
+TOPICS = tuple(
     Topic(*(_ways(topic[slot]) for slot in ("who", "acts", "where", "why", "facts")))
     for topic in _DATA["topics"].values()
 )
-_SHARED = {slot: _ways(_DATA["shared"][slot]) for slot in ("when", "often", "soon", "people")}
+_TIMES = ("when", "often", "soon")
+_SHARED = {slot: _ways(_DATA["shared"][slot]) for slot in _TIMES}
+_PEOPLE: list[str] = _DATA["shared"]["people"]
 _MANNERS: list[str] = _DATA["shared"]["manners"]
 _FRAMES: dict[str, list[str]] = _DATA["frames"]
 _CORPUS_FRAMES: list[str] = [frame for family in _FRAMES.values() for frame in family] + _DATA["corpus"]["frames"]
 _SPEAKERS: list[str] = _DATA["tellings"]["speakers"]
 _TELLINGS: list[str] = _DATA["tellings"]["frames"]
 _FACT_FRAMES: list[str] = _DATA["corpus"]["facts"]
-_IRREGULAR: dict[str, str] = _DATA["grammar"]["irregular"]
+_GRAMMAR: dict[str, Any] = _DATA["grammar"]
 
 
 def _is_plural(noun_phrase: str) -> bool:
     """Tells by the head of a noun phrase, which stands before any preposition."""
     words = _PREPOSITION.sub("", noun_phrase).split()
-    if " and " in noun_phrase or any(word in _DATA["grammar"]["plural"] for word in words):
+    if " and " in noun_phrase or any(word in _GRAMMAR["plural"] for word in words):
         return True
-    return bool(re.search(r"(?<![sui])s$", words[-1])) and words[-1] not in _DATA["grammar"]["singular"]
+    return bool(re.search(r"(?<![sui])s$", words[-1])) and words[-1] not in _GRAMMAR["singular"]
 
 
 @functools.cache
@@ -99,14 +100,14 @@ def _inflect(verb: str) -> dict[str, str]:
     """Returns the forms of a verb, whose particle ("put out") stays as it is."""
     base, *rest = verb.split(" ", 1)
     stem = base[:-1] if base.endswith("e") else base
-    if re.fullmatch(r"(?:[^aeiou]*|.*[^aeiou]qu|)[aeiou][bdgklmnprt]", base) or base in ("admit", "unplug", "quit"):
+    if re.fullmatch(r"[^aeiou]*[aeiou][bdgklmnprt]", base) or base in _GRAMMAR["doubled"]:
         stem = base + base[-1]
     if re.search(r"[^aeiou]y$", base):
         past, third = base[:-1] + "ied", base[:-1] + "ies"
     else:
         past, third = stem + "ed", base + ("es" if re.search(r"(?:s|x|z|ch|sh|[^o]o)$", base) else "s")
-    doing = base[:-2] + "ying" if base.endswith("ie") else (base if base.endswith("ee") else stem) + "ing"
-    did, done = _IRREGULAR.get(base, f"{past} {past}").split()
+    doing = base[:-2] + "ying" if base.endswith("ie") else (base if base.endswith(("ee", "ye")) else stem) + "ing"
+    did, done = _GRAMMAR["irregular"].get(base, f"{past} {past}").split()
     forms = {"do": base, "does": "has" if base == "have" else third, "did": did, "done": done, "doing": doing}
     return {form: " ".join([word, *rest]) for form, word in forms.items()}
 
@@ -130,7 +131,7 @@ def _slots(wording: Wording) -> dict[str, str]:
 
 
 def _sentence(frame: str, slots: dict[str, str]) -> str:
-    text = _VOWEL_SOUND.sub(r"\1n ", frame.format_map(slots))
+    text = _BEFORE_VOWEL.sub(r"\1n ", frame.format_map(slots))
     return text[0].upper() + text[1:] + ("" if text.endswith("?") else ".")
 
 
@@ -139,26 +140,18 @@ def _fitting(frames: Sequence[str], *acts: str) -> list[str]:
     return [frame for frame in frames if "{what}" not in frame or all(" > " in act for act in acts)]
 
 
-def _someone(dice: _Dice, topic: Topic, other_than: Ways = ()) -> Ways:
+def _people(dice: _Dice, topic: Topic) -> tuple[Ways, ...]:
     article = dice.pick(("the", "a"))
-    people = [
-        tuple(f"{'some' if article == 'a' and _is_plural(noun) else article} {noun}" for noun in ways)
-        for ways in topic.who
-    ]
-    return dice.pick_other(people, other_than)
+    plural_article = "the" if article == "the" else "some"
+    return tuple(
+        tuple(f"{plural_article if _is_plural(noun) else article} {noun}" for noun in who) for who in topic.who
+    )
 
 
-def _event(dice: _Dice, topic: Topic, other_than: Event | None = None) -> Event:
-    options = {
-        "act": topic.act,
-        "where": topic.where,
-        "why": topic.why,
-        **{slot: _SHARED[slot] for slot in ("when", "often", "soon")},
-    }
-    taken = other_than or dict.fromkeys(("who", *options), ())
-    return {"who": _someone(dice, topic, taken["who"])} | {
-        slot: dice.pick_other(ways, taken[slot]) for slot, ways in options.items()
-    }
+def _event(dice: _Dice, topic: Topic, unlike: Event) -> Event:
+    """Draws an event that differs from another one in every slot."""
+    own = {"who": _people(dice, topic), "act": topic.act, "where": topic.where, "why": topic.why}
+    return {slot: dice.pick_other(options, unlike.get(slot, ())) for slot, options in (own | _SHARED).items()}
 
 
 def _word(dice: _Dice, event: Event) -> Wording:
@@ -172,10 +165,10 @@ def _retell(dice: _Dice, ways: Ways, told: str) -> str:
 
 def _told(dice: _Dice, topic: Topic) -> str:
     """Tells one or two events of a topic, for the corpus."""
-    first, second = (_word(dice, _event(dice, topic)) for _ in range(2))
+    first, second = (_word(dice, _event(dice, topic, {})) for _ in range(2))
     for wording in (first, second):
         if dice.chance(_NAMED_SHARE):
-            wording["who"] = dice.pick(_SHARED["people"])[0]
+            wording["who"] = dice.pick(_PEOPLE)
         elif dice.chance(_MANNER_SHARE):
             article, noun = wording["who"].split(" ", 1)
             wording["who"] = f"{article} {dice.pick(_MANNERS)} {noun}"
@@ -187,34 +180,33 @@ def _told(dice: _Dice, topic: Topic) -> str:
 
 def _pair(dice: _Dice, grade: float) -> tuple[str, str]:
     """Tells an event twice; the lower the grade, the more of it the second telling replaces."""
-    topic = dice.pick(_TOPICS)
+    topic = dice.pick(TOPICS)
     family = dice.pick(tuple(_FRAMES))
-    _, setting, *time = family.split()
-    is_statement = not family.startswith("question")
-    speaker_added = grade == 4 and is_statement and dice.chance(_TOLD_SHARE)
-    replaced = {
-        5.0: (),
-        4.0: () if speaker_added else (time or [setting]),
-        3.0: ("who", setting),
-        2.0: ("who", "act", *time),
-        1.0: ("who", "act", setting, *time),
-        0.0: ("who", "act", setting, *time),
-    }[grade]
-    event = _event(dice, topic)
-    other = _event(dice, dice.pick_other(_TOPICS, topic) if grade == 0 else topic, other_than=event)
+    tense, setting, *time = family.split()
+    told = tense != "question" and dice.chance(_TOLD_SHARE)
+    replaced: dict[float, list[str]] = {
+        5.0: [],
+        4.0: [] if told else (time or [setting]),
+        3.0: ["who", setting],
+        2.0: ["who", "act", *time],
+        1.0: ["who", "act", setting, *time],
+        0.0: ["who", "act", setting, *time],
+    }
+    event = _event(dice, topic, {})
+    other = _event(dice, topic if grade else dice.pick_other(TOPICS, topic), event)
     left = _word(dice, event)
-    right = {slot: _retell(dice, (other if slot in replaced else event)[slot], left[slot]) for slot in event}
-    left_frame = dice.pick(_fitting(_FRAMES[family], left["act"], right["act"]))
-    right_frame = left_frame if grade < 3 else dice.pick_other(_fitting(_FRAMES[family], right["act"]), left_frame)
-    if is_statement and (speaker_added or dice.chance(_TOLD_SHARE)):
-        speaker = dice.pick(_SPEAKERS)
-        telling = dice.pick(_TELLINGS)
-        left_frame = telling.format(speaker=speaker, told=left_frame)
-        if grade < 3:
-            right_frame = telling.format(speaker=speaker, told=right_frame)
-        elif grade != 3 and not speaker_added:
-            right_frame = dice.pick_other(_TELLINGS, telling).format(speaker=speaker, told=right_frame)
-    return _sentence(left_frame, _slots(left)), _sentence(right_frame, _slots(right))
+    right = {slot: _retell(dice, (other if slot in replaced[grade] else event)[slot], left[slot]) for slot in event}
+    frame = dice.pick(_fitting(_FRAMES[family], left["act"], right["act"]))
+    # Unrelated events in the same frame share many words, and one event in two frames fewer.
+    other_frame = dice.pick_other(_fitting(_FRAMES[family], right["act"]), frame) if grade >= 3 else frame
+    if told:
+        speaker, telling = dice.pick(_SPEAKERS), dice.pick(_TELLINGS)
+        frame = telling.format(speaker=speaker, told=frame)
+        # That someone tells it is the minor detail of grade 4; the same speaker must not make unrelated events similar.
+        if grade not in (3, 4):
+            telling = telling if grade < 3 else dice.pick_other(_TELLINGS, telling)
+            other_frame = telling.format(speaker=speaker, told=other_frame)
+    return _sentence(frame, _slots(left)), _sentence(other_frame, _slots(right))
 
 
 @functools.cache
@@ -232,7 +224,7 @@ def _graded() -> tuple[tuple[str, str, float], ...]:
 
 
 @functools.cache
-def pairs(split: Literal["dev", "test"]) -> tuple[tuple[str, str, float], ...]:
+def pairs(split: Split) -> tuple[tuple[str, str, float], ...]:
     """Returns the graded sentence pairs of a split; 5 is the same meaning, 0 is unrelated."""
     return _graded()[:_DEV_SIZE] if split == "dev" else _graded()[_DEV_SIZE:]
 
@@ -244,7 +236,7 @@ def corpus() -> tuple[str, ...]:
     told = {sentence for left, right, _ in _graded() for sentence in (left, right)}
     sentences: list[str] = []
     while len(sentences) < _CORPUS_SIZE:
-        sentence = _told(dice, dice.pick(_TOPICS))
+        sentence = _told(dice, dice.pick(TOPICS))
         if sentence not in told and len(sentence.split()) in _WORDS:
             told.add(sentence)
             sentences.append(sentence)

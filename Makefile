@@ -1,0 +1,45 @@
+# Everything a newcomer needs: `make reproduce` and `make test`; `make help` lists the rest.
+PYTHON  ?= python3
+PROFILE ?= mini
+TABLES  ?= main
+BIN     := .venv/bin
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-all check reproduce clean lock
+
+help:  ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+
+setup: .venv/.done  ## Make .venv with locked versions of everything
+
+# torch comes first and without a hash: a GPU owner gets the CUDA build, a CPU machine what its index serves.
+.venv/.done: pyproject.toml .requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement .requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+test: setup  ## Fast tests, no network (under 3 minutes)
+	$(BIN)/python -m pytest
+
+test-all: setup  ## All tests; those on real data need OTFKD_DATA
+	$(BIN)/python -m pytest -m ''
+
+check: setup  ## Format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+reproduce: setup  ## Make the tables: PROFILE=mini TABLES=main
+	$(BIN)/otfkd-reproduce --profile $(PROFILE) --tables $(TABLES)
+
+lock: .venv/.done  ## Renew .requirements.lock from pyproject.toml
+	$(BIN)/python -m pip install --quiet uv
+	echo "torch; python_version < '0'" > .venv/no-torch.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--all-extras --override .venv/no-torch.txt --output-file .requirements.lock pyproject.toml
+
+clean:  ## Remove the environment and caches, never runs
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache dist build *.egg-info
