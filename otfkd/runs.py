@@ -121,7 +121,6 @@ def _trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
         max_epochs=1,
         max_steps=config.trainer.max_steps,
         accumulate_grad_batches=config.trainer.accumulate,
-        gradient_clip_val=config.optimizer.clip_norm,
         deterministic=config.precision.deterministic,
         limit_val_batches=0,
         num_sanity_val_steps=0,

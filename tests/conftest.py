@@ -11,7 +11,9 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+import otfkd.prepare
 from otfkd.config import Config, load_config
+from otfkd.data.sts import DevTask, Subset, Suite, TestTask
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import load_encoder
 
@@ -59,12 +61,17 @@ def make_model(folder: Path, *, width: int = 32, layers: int = 2, words: list[st
     return folder
 
 
+def sentence(rng: random.Random) -> str:
+    """Four to ten words of the tiny vocabulary."""
+    return " ".join(rng.choices(WORDS, k=rng.randint(4, 10)))
+
+
 def make_corpus(path: Path, sentences: int = 60, seed: int = 0) -> Path:
     """Write distinct random sentences of the tiny vocabulary, one a line."""
     rng = random.Random(seed)
     lines: dict[str, None] = {}
     while len(lines) < sentences:
-        lines[" ".join(rng.choices(WORDS, k=rng.randint(4, 10)))] = None
+        lines[sentence(rng)] = None
     path.write_text("".join(f"{line}\n" for line in lines))
     return path
 
@@ -88,7 +95,22 @@ def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def overrides(tmp_path: Path, tiny_model: Path, corpus_file: Path) -> list[str]:
+def tiny_suite(monkeypatch: pytest.MonkeyPatch) -> Suite:
+    """Twelve dev and twelve test pairs in the tiny vocabulary, instead of the embedded suite's 1,200."""
+    rng = random.Random(7)
+
+    def pairs() -> tuple[tuple[str, str, float], ...]:
+        return tuple((sentence(rng), sentence(rng), float(grade)) for grade in (0, 1, 2, 3, 4, 5) * 2)
+
+    suite = Suite(
+        "tiny", DevTask("tiny dev", (Subset("dev", pairs()),)), (TestTask("tiny", (Subset("test", pairs()),)),)
+    )
+    monkeypatch.setattr(otfkd.prepare, "load_suite", lambda *_: suite)
+    return suite
+
+
+@pytest.fixture
+def overrides(tmp_path: Path, tiny_model: Path, corpus_file: Path, tiny_suite: Suite) -> list[str]:
     """Command-line overrides of a run small enough for a test: 12 steps of 4 sentences on the tiny BERT."""
     return [
         f"model={tiny_model}", "model.pooler=cls", "data=text", f"data.path={corpus_file}", "data.batch_size=4",

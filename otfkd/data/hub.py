@@ -21,13 +21,13 @@ def download(repo: str, file: str, instead: str) -> Path:
     Raises:
         UserError: the hub cannot be reached or has no such file.
     """
-    import httpx
+    import httpx2
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
     try:
         return Path(hf_hub_download(repo, file, repo_type="dataset"))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, httpx.HTTPError) as error:
+    except (HFValidationError, OSError, httpx2.HTTPError) as error:
         raise UserError(
             f"{file} of the hub data set {repo} cannot be had ({first_line(error)}): use {instead}"
         ) from None

@@ -36,7 +36,7 @@ _TOLD_SHARE = 0.7
 _PREPOSITION = re.compile(
     r" (?:of|in|on|at|for|from|with|to|by|under|against|into|who|over|near|next|that|upstairs)\b.*"
 )
-_BEFORE_VOWEL = re.compile(r"\b([Aa]) (?=SMS|X-ray|(?!uni|use|one)[aeiouAEIO])")
+_BEFORE_VOWEL = re.compile(r"\b([Aa]) (?=(?!uni|use)[aeiouAEIO])")
 
 
 class Topic(NamedTuple):
@@ -87,6 +87,7 @@ _FACT_FRAMES: list[str] = _DATA["corpus"]["facts"]
 _GRAMMAR: dict[str, Any] = _DATA["grammar"]
 
 
+@functools.cache
 def _is_plural(noun_phrase: str) -> bool:
     """Tells by the head of a noun phrase, which stands before any preposition."""
     words = _PREPOSITION.sub("", noun_phrase).split()
@@ -165,7 +166,8 @@ def _retell(dice: _Dice, ways: Ways, told: str) -> str:
 
 def _told(dice: _Dice, topic: Topic) -> str:
     """Tells one or two events of a topic, for the corpus."""
-    first, second = (_word(dice, _event(dice, topic, {})) for _ in range(2))
+    event = _event(dice, topic, {})
+    first, second = _word(dice, event), _word(dice, _event(dice, topic, event))
     for wording in (first, second):
         if dice.chance(_NAMED_SHARE):
             wording["who"] = dice.pick(_PEOPLE)

@@ -137,8 +137,9 @@ def _find_sts(config: EvaluationConfig, data_root: str | None, cache: Path) -> P
 
 def _from_hub(config: EvaluationConfig, cache: Path) -> Path:
     import tarfile
+    import zlib
 
-    from otfkd.data.hub import download
+    from otfkd.data.hub import download, first_line
     from otfkd.provenance import sha256_file
 
     assert config.repo is not None and config.file is not None
@@ -148,8 +149,9 @@ def _from_hub(config: EvaluationConfig, cache: Path) -> Path:
         try:
             with tarfile.open(archive) as tar:
                 tar.extractall(target, filter="data")
-        except tarfile.TarError as error:
-            raise UserError(f"{archive} is not a whole tar archive ({error}): delete it and start again") from None
+        except (tarfile.TarError, EOFError, zlib.error) as error:
+            reason = first_line(error)
+            raise UserError(f"{archive} is not a whole tar archive ({reason}): delete it and start again") from None
         (target / ".whole").touch()
     found = sorted(target.rglob("STS12-en-test"))
     if not found:

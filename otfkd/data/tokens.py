@@ -68,7 +68,7 @@ def token_cache(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, max_length: 
     """
     key = sha256_bytes([f"{FORMAT}|{corpus.sha256}|{fingerprint_tokenizer(tokenizer)}|{max_length}".encode()])[:24]
     arrow, counts = cache / "tokens" / f"{key}.arrow", cache / "tokens" / f"{key}.json"
-    if not counts.is_file():
+    if not (arrow.is_file() and counts.is_file()):
         with replacing(arrow) as temporary:
             rows, lines = _write(temporary, corpus, tokenizer, max_length)
         # The counts come last: with them there, the table is whole.

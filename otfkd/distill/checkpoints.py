@@ -64,7 +64,7 @@ class Checkpoints:
         try:
             return WholeFiles().load_checkpoint(self.last)
         except Exception as error:
-            reason = str(error).splitlines()[0]
+            reason = str(error).partition("\n")[0] or type(error).__name__  # an empty file has no message
             raise UserError(
                 f"{self.last} cannot be read ({reason}): restore it, or start anew with fresh=true"
             ) from None

@@ -5,6 +5,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -33,6 +34,7 @@ class Distillation(L.LightningModule):
         self.teacher = teacher
         self.config = config
         self.rate = 0.0  # of the optimizer step just done
+        self.grad_norm = torch.zeros(())  # before clipping
         self.terms: list[Terms] = []  # of the micro-batches since the last optimizer step
 
     def on_fit_start(self) -> None:
@@ -56,7 +58,10 @@ class Distillation(L.LightningModule):
         self.terms.append(terms)
         return terms.total
 
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+    def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
+        # By hand, because Lightning's refuses fused optimizers under autocast, where only fp16 would need it to.
+        parameters = optimizer.param_groups[0]["params"]
+        self.grad_norm = clip_grad_norm_(parameters, self.config.optimizer.clip_norm)
         self.rate = optimizer.param_groups[0]["lr"]
 
     def step_metrics(self) -> dict[str, float]:
@@ -64,6 +69,7 @@ class Distillation(L.LightningModule):
         terms, self.terms = self.terms, []
         metrics = {
             "lr": self.rate,
+            "grad_norm": float(self.grad_norm),
             "loss": _mean([term.total for term in terms]),
             "info_nce": _mean([term.contrastive for term in terms]),
         }

@@ -76,13 +76,13 @@ def _embedded() -> Path:
 
 
 def _from_hub(name: str) -> Path:
-    import httpx
+    import httpx2
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, httpx.HTTPError) as error:
+    except (HFValidationError, OSError, httpx2.HTTPError) as error:
         raise UserError(
             f"the model {name} is neither a folder nor to be had from the hub ({first_line(error)}): "
             "check the name or the network"

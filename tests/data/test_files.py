@@ -1,0 +1,88 @@
+"""Files are whole or not there."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from otfkd.data.files import JsonLines, replacing, write_bytes, write_text
+
+
+def test_a_file_appears_with_its_folders(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "file"
+    write_bytes(path, b"content")
+    assert path.read_bytes() == b"content"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("old", [None, b"old"])
+def test_a_failed_write_leaves_what_was_there_and_no_litter(
+    tmp_path: Path, error: type[BaseException], old: bytes | None
+) -> None:
+    path = tmp_path / "file"
+    if old is not None:
+        path.write_bytes(old)
+
+    def fail() -> None:
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == ({} if old is None else {"file": old})
+
+
+def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+
+
+def test_the_content_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: calls.append("sync"))
+    monkeypatch.setattr(Path, "replace", lambda old, new: calls.append("rename"))
+    write_bytes(tmp_path / "file", b"content")
+    assert calls == ["sync", "rename"]
+
+
+def test_others_may_read_the_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "é\n")
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "file").read_bytes() == "é\n".encode()
+
+
+def test_json_lines_grow_row_by_row(tmp_path: Path) -> None:
+    rows = JsonLines(tmp_path / "new" / "rows.jsonl")
+    assert rows.rows() == []
+    rows.append({"step": 1, "text": "a\u2028b\nc"})
+    rows.append({"step": 2})
+    assert rows.rows() == [{"step": 1, "text": "a\u2028b\nc"}, {"step": 2}]
+
+
+def test_json_lines_are_cut_back_to_an_earlier_size(tmp_path: Path) -> None:
+    rows = JsonLines(tmp_path / "rows.jsonl")
+    rows.append({"step": 1})
+    size = rows.size()
+    rows.append({"step": 2})
+    rows.truncate(size)
+    rows.append({"step": 3})
+    assert rows.rows() == [{"step": 1}, {"step": 3}]
+
+
+def test_opening_json_lines_again_keeps_them(tmp_path: Path) -> None:
+    JsonLines(tmp_path / "rows.jsonl").append({"step": 1})
+    assert JsonLines(tmp_path / "rows.jsonl").rows() == [{"step": 1}]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), object()])
+def test_a_value_that_json_has_not_is_refused_without_a_trace(tmp_path: Path, value: object) -> None:
+    rows = JsonLines(tmp_path / "rows.jsonl")
+    with pytest.raises((ValueError, TypeError)):
+        rows.append({"step": 1, "dev": value})
+    assert rows.size() == 0

@@ -1,0 +1,162 @@
+"""The token cache: whole, true to the tokenizer, and made anew exactly when something that matters changed."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from otfkd.data import tokens
+from otfkd.data.corpus import Corpus
+from otfkd.data.tokens import TokenCache, fingerprint_tokenizer, token_cache
+from otfkd.errors import UserError
+from otfkd.provenance import sha256_file
+from tests.conftest import WORDS, make_tokenizer
+
+LINES = ["the cat sat on the mat", "", "a dog", "the big red house stood over the old road and the river"]
+SENTENCES = [line for line in LINES if line]
+
+
+def corpus_of(folder: Path, lines: list[str]) -> Corpus:
+    path = folder / "corpus.txt"
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return Corpus(path, sha256_file(path))
+
+
+def all_ids(cache: TokenCache) -> list[list[int]]:
+    return [row.tolist() for row in cache.read(np.arange(len(cache)))[1]]
+
+
+def raise_tokenized(*_: object) -> None:
+    raise AssertionError("tokenised again")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return make_tokenizer()
+
+
+def test_ids_are_the_tokenizers_own(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    cache = token_cache(corpus_of(tmp_path, LINES), tokenizer, 32, tmp_path)
+    assert all_ids(cache) == tokenizer(SENTENCES)["input_ids"]
+
+
+def test_sentences_are_cut_at_max_length_with_their_special_tokens(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    cut = all_ids(token_cache(corpus_of(tmp_path, LINES), tokenizer, 5, tmp_path))
+    assert [len(row) for row in cut] == [5, 4, 5]
+    assert cut[0] == tokenizer("the cat sat")["input_ids"]
+
+
+def test_blank_lines_are_counted_and_keep_their_line_numbers(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    cache = token_cache(corpus_of(tmp_path, LINES), tokenizer, 32, tmp_path)
+    assert (len(cache), cache.blank, cache.read(np.arange(3))[0]) == (3, 1, [0, 2, 3])
+
+
+def test_rows_come_in_the_order_asked_for_repeats_too(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    lines, ids = token_cache(corpus_of(tmp_path, LINES), tokenizer, 32, tmp_path).read(np.array([2, 0, 2]))
+    expected = tokenizer([SENTENCES[i] for i in (2, 0, 2)])["input_ids"]
+    assert (lines, [row.tolist() for row in ids]) == ([3, 0, 3], expected)
+
+
+def test_chunks_join_without_seam(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "_CHUNK", 2)
+    cache = token_cache(corpus_of(tmp_path, LINES), tokenizer, 32, tmp_path)
+    assert all_ids(cache) == tokenizer(SENTENCES)["input_ids"]
+
+
+def test_the_same_content_is_tokenised_once_even_at_another_path(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = token_cache(corpus_of(tmp_path, LINES), tokenizer, 32, tmp_path)
+    monkeypatch.setattr(tokens, "tokenize", raise_tokenized)
+    (tmp_path / "elsewhere").mkdir()
+    again = token_cache(corpus_of(tmp_path / "elsewhere", LINES), tokenizer, 32, tmp_path)
+    assert (all_ids(again), again.blank) == (all_ids(first), first.blank)
+
+
+def test_a_changed_line_at_the_same_path_is_read_anew(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    token_cache(corpus_of(tmp_path, ["the cat", "a dog"]), tokenizer, 32, tmp_path)
+    changed = token_cache(corpus_of(tmp_path, ["the cat", "a bird"]), tokenizer, 32, tmp_path)
+    assert all_ids(changed)[1] == tokenizer("a bird")["input_ids"]
+
+
+def test_another_length_is_another_cache(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    corpus = corpus_of(tmp_path, LINES)
+    lengths = [max(map(len, all_ids(token_cache(corpus, tokenizer, length, tmp_path)))) for length in (5, 6)]
+    assert lengths == [5, 6]
+
+
+def test_another_vocabulary_is_another_cache(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    corpus, other = corpus_of(tmp_path, LINES), make_tokenizer(WORDS[::-1])
+    token_cache(corpus, tokenizer, 32, tmp_path)
+    assert all_ids(token_cache(corpus, other, 32, tmp_path)) == other(SENTENCES)["input_ids"]
+
+
+def test_a_tokenizer_that_reads_otherwise_with_the_same_vocabulary_is_told_apart() -> None:
+    from tokenizers import normalizers
+
+    other = make_tokenizer()
+    other.backend_tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+    assert other.get_vocab() == make_tokenizer().get_vocab()
+    assert fingerprint_tokenizer(other) != fingerprint_tokenizer(make_tokenizer())
+
+
+def test_a_tokenizers_fingerprint_does_not_depend_on_what_it_read_before() -> None:
+    used = make_tokenizer()
+    tokens.tokenize(used, SENTENCES, 4)
+    assert fingerprint_tokenizer(used) == fingerprint_tokenizer(make_tokenizer())
+
+
+def test_the_table_is_mapped_not_read(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    before = pa.total_allocated_bytes()
+    cache = token_cache(corpus_of(tmp_path, [f"the cat {i}" for i in range(5000)]), tokenizer, 32, tmp_path)
+    assert cache.table.nbytes > 100_000
+    assert pa.total_allocated_bytes() - before < 10_000
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_write_leaves_nothing_and_the_next_is_whole(
+    tmp_path: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
+) -> None:
+    corpus, real, calls = corpus_of(tmp_path, LINES), tokens.tokenize, iter([False, True])
+
+    def fail_at_second_chunk(*arguments: object) -> object:
+        if next(calls):
+            raise error
+        return real(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tokens, "_CHUNK", 2)
+        patch.setattr(tokens, "tokenize", fail_at_second_chunk)
+        with pytest.raises(error):
+            token_cache(corpus, tokenizer, 32, tmp_path)
+    assert list((tmp_path / "tokens").iterdir()) == []
+    assert len(token_cache(corpus, tokenizer, 32, tmp_path)) == 3
+
+
+@pytest.mark.parametrize("gone", ["arrow", "json"])
+def test_half_a_cache_is_made_anew(tmp_path: Path, tokenizer: PreTrainedTokenizerBase, gone: str) -> None:
+    corpus = corpus_of(tmp_path, LINES)
+    token_cache(corpus, tokenizer, 32, tmp_path)
+    next((tmp_path / "tokens").glob(f"*.{gone}")).unlink()
+    assert all_ids(token_cache(corpus, tokenizer, 32, tmp_path)) == tokenizer(SENTENCES)["input_ids"]
+
+
+@pytest.mark.parametrize("lines", [[], ["", "  "]], ids=["empty", "blank"])
+def test_a_corpus_without_sentences_is_refused(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, lines: list[str]
+) -> None:
+    corpus = corpus_of(tmp_path, lines)
+    with pytest.raises(UserError, match=f"{corpus.path} has no sentence"):
+        token_cache(corpus, tokenizer, 32, tmp_path)
+    assert list((tmp_path / "tokens").iterdir()) == []

@@ -1,0 +1,164 @@
+"""Group-P against the paper's algorithm written out in plain loops, and the shares of mass it promises."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+from torch import Tensor
+
+from otfkd.distill.losses import cosine, off_diagonal
+from otfkd.distill.shuffling import _groups, group_p
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def narrow_cosines(rows: int, others: int = 63, seed: int = 0) -> Tensor:
+    """As between in-batch sentences of a BERT: 0.267 +- 0.064."""
+    return 0.267 + 0.064 * torch.randn(rows, others, generator=seeded(seed))
+
+
+def slow_groups(descending: list[float], p: float) -> list[int]:
+    weights = [math.exp(value) for value in descending]
+    total, mass, groups = math.fsum(weights), 0.0, []
+    for weight in weights:
+        mass += weight / total
+        groups.append(min(math.floor(mass / p), round(1 / p) - 1))
+    return groups
+
+
+def slow_group_p(row: list[float], noise: list[float], p: float) -> list[float]:
+    ranking = sorted(range(len(row)), key=lambda place: -row[place])
+    groups = slow_groups([row[place] for place in ranking], p)
+    shuffled = [math.nan] * len(row)
+    for group in set(groups):
+        ranks = [rank for rank in range(len(row)) if groups[rank] == group]
+        for rank, drawn in zip(ranks, sorted(ranks, key=lambda rank: noise[rank]), strict=True):
+            shuffled[ranking[rank]] = row[ranking[drawn]]
+    return shuffled
+
+
+@pytest.mark.parametrize("p", [0.05, 0.08, 0.1, 0.15, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("others", [3, 15, 63])
+def test_is_the_algorithm_of_the_paper(others: int, p: float) -> None:
+    rows = narrow_cosines(12, others)
+    noise = torch.rand(rows.shape, generator=seeded(7)).tolist()
+    expected = [slow_group_p(row, drawn, p) for row, drawn in zip(rows.tolist(), noise, strict=True)]
+    assert torch.equal(group_p(rows, p, seeded(7)), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("p", [0.01, 0.1, 0.5, 0.99])
+@pytest.mark.parametrize("spread", [0.0, 0.064, 1.0])
+def test_rows_are_permutations(spread: float, p: float) -> None:
+    rows = spread * torch.randn(32, 63, generator=seeded())
+    assert torch.equal(group_p(rows, p, seeded(1)).sort().values, rows.sort().values)
+
+
+@pytest.mark.parametrize("p", [0.05, 0.1, 0.3])
+def test_each_value_stays_in_its_group(p: float) -> None:
+    rows = narrow_cosines(64)
+    descending, order = rows.sort(descending=True)
+    groups = torch.empty_like(rows).scatter_(-1, order, _groups(descending, p))
+    shuffled = group_p(rows, p, seeded(1))
+    # Where each value of the shuffled row stood before.
+    came_from = (shuffled[:, :, None] == rows[:, None, :]).int().argmax(-1)
+    assert torch.equal(groups.gather(-1, came_from), groups)
+    assert not torch.equal(shuffled, rows)
+
+
+def test_a_tiny_p_moves_nothing() -> None:
+    rows = narrow_cosines(16)
+    assert torch.equal(group_p(rows, 1e-4, seeded()), rows)
+
+
+def test_a_p_near_1_takes_anything_anywhere() -> None:
+    row = narrow_cosines(1, others=6)
+    shuffled = group_p(row.repeat(2000, 1), 0.99, seeded())
+    reached = {(place, value) for values in shuffled.tolist() for place, value in enumerate(values)}
+    assert len(reached) == 6 * 6
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_narrow_cosines_make_groups_of_about_6_in_a_batch_of_64(seed: int) -> None:
+    groups = _groups(narrow_cosines(200, seed=seed).sort(descending=True).values, 0.1)
+    sizes = [(groups == group).sum(-1).float().mean().item() for group in range(10)]
+    # What was measured at N=64 (methods.md 2.2): the sum is inclusive, so the first is short and the last is long.
+    assert sizes == pytest.approx([5, 6, 6, 6, 6.3, 6.6, 6.1, 7, 6.4, 7.6], abs=0.2)
+
+
+@pytest.mark.parametrize("others", [7, 63, 511])
+@pytest.mark.parametrize("p", [0.05, 0.1, 0.15, 0.3])
+def test_no_group_beyond_the_last(others: int, p: float) -> None:
+    groups = _groups(narrow_cosines(64, others).sort(descending=True).values, p)
+    assert groups.min() >= 0
+    assert groups.max() == round(1 / p) - 1
+
+
+def test_groups_never_fall_along_the_ranking() -> None:
+    assert (_groups(narrow_cosines(64).sort(descending=True).values, 0.1).diff(dim=-1) >= 0).all()
+
+
+def test_with_a_temperature_nearly_all_would_share_the_last_group() -> None:
+    descending = narrow_cosines(200).sort(descending=True).values
+    tempered, plain = (_groups(values, 0.1) == 9 for values in (descending / 0.0125, descending))
+    assert tempered.sum(-1).float().mean() > 60
+    assert plain.sum(-1).max() < 9
+
+
+@pytest.mark.parametrize("p", [0.1, 0.25])
+def test_members_land_on_all_places_of_their_group_equally_often(p: float) -> None:
+    draws = 6000
+    row = narrow_cosines(1, others=24).sort(descending=True).values
+    shuffled = group_p(row.repeat(draws, 1), p, seeded())
+    members: dict[float, list[int]] = {}
+    for rank, group in enumerate(_groups(row, p)[0].tolist()):
+        members.setdefault(group, []).append(rank)
+    for ranks in members.values():
+        counts = torch.stack([(shuffled[:, ranks] == row[0, rank]).sum(0) for rank in ranks]).double()
+        expected, freedom = draws / len(ranks), (len(ranks) - 1) ** 2
+        chi_square = ((counts - expected) ** 2 / expected).sum().item()
+        assert chi_square <= freedom + 5 * math.sqrt(2 * freedom)
+
+
+def test_pairs_within_a_group_are_ordered_independently() -> None:
+    row = torch.tensor([[3.0, 2.0, 1.0]])
+    shuffled = group_p(row.repeat(6000, 1), 0.99, seeded())
+    counts = Counter(tuple(values) for values in shuffled.tolist())
+    assert len(counts) == 6
+    assert all(abs(count - 1000) < 5 * math.sqrt(1000 * 5 / 6) for count in counts.values())
+
+
+def test_rows_are_shuffled_apart() -> None:
+    shuffled = group_p(narrow_cosines(1).repeat(50, 1), 0.1, seeded())
+    assert len({tuple(row) for row in shuffled.tolist()}) == 50
+
+
+def test_one_seed_gives_one_result_and_another_another() -> None:
+    rows = narrow_cosines(16)
+    assert torch.equal(group_p(rows, 0.1, seeded(3)), group_p(rows, 0.1, seeded(3)))
+    assert not torch.equal(group_p(rows, 0.1, seeded(3)), group_p(rows, 0.1, seeded(4)))
+
+
+def test_a_generator_leaves_the_global_stream_alone() -> None:
+    before = torch.get_rng_state()
+    group_p(narrow_cosines(16), 0.1, seeded())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_input_is_left_as_it_was() -> None:
+    rows = narrow_cosines(16)
+    copy = rows.clone()
+    group_p(rows, 0.1, seeded())
+    assert torch.equal(rows, copy)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.99])
+def test_no_target_comes_from_the_diagonal(p: float) -> None:
+    embeddings = torch.randn(64, 32, generator=seeded())
+    cosines = cosine(embeddings, embeddings)
+    shuffled = group_p(off_diagonal(cosines), p, seeded(1))
+    assert cosines.diagonal().min() > 0.999
+    assert shuffled.max() < 0.95
+    assert torch.equal(shuffled.sort().values, off_diagonal(cosines).sort().values)

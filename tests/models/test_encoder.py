@@ -1,0 +1,96 @@
+"""Backbone, pooler and tokenizer together; modes that come back; what counts as the same shape."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from otfkd.config import Pooler
+from otfkd.data.collate import pad
+from otfkd.models.encoder import Encoder, Head, evaluating
+from otfkd.models.registry import load_encoder
+from tests.conftest import WORDS, make_model
+
+
+@pytest.mark.parametrize(("pooler", "head"), [("cls", True), ("mean", True), ("cls_head", False)])
+def test_a_head_belongs_to_its_pooler_alone(tiny_encoder: Encoder, pooler: Pooler, head: bool) -> None:
+    with pytest.raises(ValueError, match="a head belongs to the pooler cls_head"):
+        Encoder(tiny_encoder.backbone, tiny_encoder.tokenizer, pooler, Head(32) if head else None)
+
+
+def test_the_head_is_part_of_the_embedding(tiny_encoder: Encoder) -> None:
+    head = Head(32)
+    with_head = Encoder(tiny_encoder.backbone, tiny_encoder.tokenizer, "cls_head", head)
+    tokens = pad([[2, 7, 3], [2, 3]], 0)
+    expected = torch.tanh(tiny_encoder(tokens) @ head.dense.weight.T + head.dense.bias)
+    torch.testing.assert_close(with_head(tokens), expected)
+
+
+def test_the_head_starts_as_berts_layers_do() -> None:
+    torch.manual_seed(0)
+    head = Head(256)
+    assert abs(float(head.dense.weight.detach().std()) - 0.02) < 0.001
+    assert not head.dense.bias.any()
+
+
+def test_width_and_padding_are_the_models_own(tiny_encoder: Encoder) -> None:
+    assert (tiny_encoder.width, tiny_encoder.pad_id) == (32, tiny_encoder.tokenizer.convert_tokens_to_ids("[PAD]"))
+
+
+def modes(module: nn.Module) -> list[bool]:
+    return [part.training for part in module.modules()]
+
+
+@pytest.mark.parametrize("outer", [True, False])
+def test_modes_come_back_even_mixed_ones(tiny_encoder: Encoder, outer: bool) -> None:
+    tiny_encoder.train(outer)
+    tiny_encoder.get_submodule("backbone.encoder.layer.1").train(not outer)
+    before = modes(tiny_encoder)
+    assert len(set(before)) == 2
+    with evaluating(tiny_encoder):
+        assert not any(modes(tiny_encoder))
+    assert modes(tiny_encoder) == before
+
+
+def test_modes_come_back_after_an_error(tiny_encoder: Encoder) -> None:
+    before = modes(tiny_encoder.train())
+
+    def fail() -> None:
+        with evaluating(tiny_encoder):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert modes(tiny_encoder) == before
+    assert torch.is_grad_enabled()
+
+
+def test_evaluation_has_no_gradients(tiny_encoder: Encoder) -> None:
+    with evaluating(tiny_encoder):
+        assert not tiny_encoder(pad([[2, 3]], 0)).requires_grad
+    assert tiny_encoder(pad([[2, 3]], 0)).requires_grad
+
+
+def test_a_copy_with_other_weights_has_the_same_shape(tmp_path: Path, tiny_encoder: Encoder) -> None:
+    other = load_encoder(make_model(tmp_path, seed=1), "cls")
+    assert tiny_encoder.same_shape(other)
+    assert other.same_shape(tiny_encoder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"width": 64}, {"layers": 1}, {"words": WORDS[::-1]}, {"words": WORDS[:-1]}],
+    ids=["width", "layers", "order of the vocabulary", "size of the vocabulary"],
+)
+def test_another_model_has_another_shape(tmp_path: Path, tiny_encoder: Encoder, change: dict[str, object]) -> None:
+    other = load_encoder(make_model(tmp_path, **change), "cls")  # type: ignore[arg-type]
+    assert not tiny_encoder.same_shape(other)
+    assert not other.same_shape(tiny_encoder)
+
+
+@pytest.mark.parametrize("pooler", ["mean", "cls_head"])
+def test_another_pooler_is_another_shape(tiny_model: Path, tiny_encoder: Encoder, pooler: Pooler) -> None:
+    other = load_encoder(tiny_model, pooler, train=True)
+    assert not tiny_encoder.same_shape(other)
+    assert not other.same_shape(tiny_encoder)

@@ -1,0 +1,66 @@
+"""The public way to use a model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import otfkd
+from otfkd.errors import UserError
+from otfkd.evaluation.encode import encode
+from otfkd.models.export import save_encoder
+from otfkd.models.registry import load_encoder
+
+SENTENCES = ["the cat sat on the mat", "a dog", "the cat sat on the mat"]
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved model that knows its pooler."""
+    folder = tmp_path_factory.mktemp("api") / "model"
+    save_encoder(load_encoder(tiny_model, "mean"), folder, 16)
+    return folder
+
+
+def test_sentences_become_rows_of_float32(folder: Path) -> None:
+    vectors = otfkd.load(str(folder)).encode(SENTENCES)
+    assert vectors.shape == (3, 32)
+    assert vectors.dtype == np.float32
+
+
+def test_no_sentence_becomes_no_row(folder: Path) -> None:
+    assert otfkd.load(str(folder)).encode([]).shape == (0, 32)
+
+
+def test_rows_are_the_encoders_embeddings(folder: Path) -> None:
+    expected = encode(load_encoder(folder), SENTENCES, batch_size=2, max_length=128)
+    np.testing.assert_array_equal(otfkd.load(str(folder)).encode(SENTENCES, batch_size=2), expected.numpy())
+
+
+def test_the_length_is_the_one_asked_for(folder: Path) -> None:
+    model = otfkd.load(str(folder))
+    short = model.encode(["the cat sat"])
+    np.testing.assert_array_equal(model.encode(SENTENCES[:1], max_length=5), short)
+    assert not np.array_equal(model.encode(SENTENCES[:1]), short)
+
+
+def test_normalised_rows_have_length_one_and_the_same_direction(folder: Path) -> None:
+    model = otfkd.load(str(folder))
+    plain, unit = model.encode(SENTENCES), model.encode(SENTENCES, normalize=True)
+    lengths = np.linalg.norm(plain, axis=1, keepdims=True)
+    assert (np.abs(lengths - 1) > 0.1).all()
+    np.testing.assert_allclose(unit * lengths, plain, atol=1e-5)
+
+
+def test_the_saved_pooler_is_used_unless_another_is_named(folder: Path) -> None:
+    assert otfkd.load(str(folder)).encoder.pooler == "mean"
+    assert otfkd.load(str(folder), pooler="cls").encoder.pooler == "cls"
+
+
+def test_a_model_goes_to_the_device_named(folder: Path) -> None:
+    assert otfkd.load(str(folder), device="meta").encoder.device.type == "meta"
+
+
+def test_a_missing_model_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a folder"):
+        otfkd.load(str(tmp_path / "none"))
