@@ -23,23 +23,30 @@ class SentenceEncoder:
         self.encoder = encoder
 
     def encode(
-        self, sentences: Sequence[str], *, batch_size: int = 64, max_length: int = 128, normalize: bool = False
+        self, sentences: str | Sequence[str], *, batch_size: int = 64, max_length: int = 128, normalize: bool = False
     ) -> NDArray[np.float32]:
         """Embed sentences.
 
         Args:
-            sentences: n of them.
+            sentences: n of them, or one.
             batch_size: sentences a batch; it does not change the result.
             max_length: tokens read of a sentence.
             normalize: scale to unit length.
 
         Returns:
-            (n, d) float32.
+            (n, d) float32; (d,) for one.
         """
-        vectors = encode(self.encoder, sentences, batch_size=batch_size, max_length=max_length)
+        alone = isinstance(sentences, str)
+        vectors = encode(
+            self.encoder,
+            [sentences] if isinstance(sentences, str) else sentences,
+            batch_size=batch_size,
+            max_length=max_length,
+        )
         if normalize:
             vectors = torch.nn.functional.normalize(vectors, dim=-1)
-        return vectors.numpy()
+        embeddings: NDArray[np.float32] = vectors.numpy()
+        return embeddings[0] if alone else embeddings
 
 
 def load(path_or_id: str, *, pooler: Pooler | None = None, device: str | None = None) -> SentenceEncoder:

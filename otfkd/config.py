@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from otfkd.errors import UserError
+from otfkd.errors import UserError, first_line
 
 Pooler = Literal["cls", "cls_head", "mean", "first_last_mean", "top2_mean", "last"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -141,7 +141,7 @@ class _Root(Node):
             key = error.full_key or "a key"
             raise UserError(f"{key} must be given: add {key}=VALUE to the command") from None
         except OmegaConfBaseException as error:
-            raise UserError(f"the config does not resolve: {str(error).splitlines()[0]}") from None
+            raise UserError(f"the config does not resolve: {first_line(error)}") from None
         assert isinstance(values, dict)
         _absolute_paths(values)
         try:

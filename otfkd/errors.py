@@ -10,3 +10,8 @@ class Interrupted(BaseException):
 
     Not an ``Exception``: a sweep must stop with it rather than go on to its next job.
     """
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line; its type where it says nothing, as time-outs do."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -39,12 +39,12 @@ def final(folder: Path) -> dict[str, Any]:
         "metrics": (folder / "metrics.jsonl").read_text(),
         "rotations": (folder / "rotations.jsonl").read_text(),
         "model": (folder / "model" / "model.safetensors").read_bytes(),
-        "snapshots": sorted((path.name, path.read_bytes()) for path in (folder / "snapshots").iterdir()),
+        "snapshots": sorted((path.name, path.read_bytes()) for path in (folder / "snapshots").glob("*")),
     }
 
 
 @pytest.mark.parametrize(
-    ("step", "overrides"),
+    ("step", "extra"),
     [
         (1, ()),
         (4, ()),
@@ -60,9 +60,9 @@ def test_a_stopped_run_ends_with_the_same_bits(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     step: int,
-    overrides: tuple[str, ...],
+    extra: tuple[str, ...],
 ) -> None:
-    run = ("experiment=otfkd", "schedule.every=4", *overrides)
+    run = ("experiment=otfkd", "schedule.every=4", *extra)
     straight = train(configure(*run, f"paths.runs={tmp_path / 'straight'}"))
     with monkeypatch.context() as patched:
         stop_after(patched, step)

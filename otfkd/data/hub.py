@@ -2,12 +2,7 @@
 
 from pathlib import Path
 
-from otfkd.errors import UserError
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line; its type where it says nothing, as time-outs do."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+from otfkd.errors import UserError, first_line
 
 
 def download(repo: str, file: str, instead: str) -> Path:

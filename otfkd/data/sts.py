@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from otfkd.config import EvaluationConfig
-from otfkd.errors import UserError
+from otfkd.errors import UserError, first_line
 from otfkd.provenance import sha256_bytes
 
 
@@ -139,7 +139,7 @@ def _from_hub(config: EvaluationConfig, cache: Path) -> Path:
     import tarfile
     import zlib
 
-    from otfkd.data.hub import download, first_line
+    from otfkd.data.hub import download
     from otfkd.provenance import sha256_file
 
     assert config.repo is not None and config.file is not None

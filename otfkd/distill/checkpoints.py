@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from otfkd.data.files import replacing
-from otfkd.errors import UserError
+from otfkd.errors import UserError, first_line
 
-FORMAT = 1
+FORMAT = 1  # of what the rotation callback keeps in a checkpoint
 
 
 class WholeFiles(CheckpointIO):
@@ -50,10 +50,17 @@ class Checkpoints:
             save_file(weights, temporary, metadata={"facts": json.dumps(facts)})
 
     def load_best(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The chosen student's weights and the facts of its step."""
-        with safe_open(self.best, "pt") as file:
-            facts: dict[str, Any] = json.loads(file.metadata()["facts"])
-        return load_file(self.best), facts
+        """The chosen student's weights and the facts of its step.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        try:
+            with safe_open(self.best, "pt") as file:
+                facts: dict[str, Any] = json.loads(file.metadata()["facts"])
+            return load_file(self.best), facts
+        except (OSError, SafetensorError) as error:
+            raise self._unreadable(self.best, error) from None
 
     def read_last(self) -> dict[str, Any]:
         """The resumable checkpoint.
@@ -63,8 +70,9 @@ class Checkpoints:
         """
         try:
             return WholeFiles().load_checkpoint(self.last)
-        except Exception as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__  # an empty file has no message
-            raise UserError(
-                f"{self.last} cannot be read ({reason}): restore it, or start anew with fresh=true"
-            ) from None
+        except Exception as error:  # torch raises many kinds for a file that is not whole
+            raise self._unreadable(self.last, error) from None
+
+    @staticmethod
+    def _unreadable(path: Path, error: Exception) -> UserError:
+        return UserError(f"{path} cannot be read ({first_line(error)}): restore it, or start anew with fresh=true")

@@ -6,11 +6,11 @@ from typing import Any, Literal, Protocol
 
 import lightning as L
 
-from otfkd.distill.checkpoints import Checkpoints
+from otfkd.distill.checkpoints import FORMAT, Checkpoints
 from otfkd.distill.schedule import Plan
 from otfkd.distill.snapshots import Snapshot, SnapshotCache
 from otfkd.distill.teacher import TeacherSlot
-from otfkd.errors import Interrupted
+from otfkd.errors import Interrupted, UserError
 from otfkd.models.encoder import Encoder
 
 
@@ -127,6 +127,7 @@ class TeacherRotation(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         return {
+            "format": FORMAT,
             "step": self.step,
             "generation": self.generation,
             "teacher": self.teacher and self.teacher.as_dict(),
@@ -138,6 +139,11 @@ class TeacherRotation(L.Callback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["format"] != FORMAT:
+            raise UserError(
+                f"{self.checkpoints.last} has format {state['format']}, not {FORMAT}: "
+                "finish the run with the otfkd that began it, or start anew with fresh=true"
+            )
         self.step, self.generation = state["step"], state["generation"]
         self.teacher = Snapshot(**state["teacher"]) if state["teacher"] else None
         self.candidates = [Snapshot(**snapshot) for snapshot in state["candidates"]]

@@ -76,6 +76,12 @@ def _wanted_rotations(config: Config) -> set[int]:
             beyond = [step for step in schedule.at if step > last]
             if beyond:
                 raise UserError(f"schedule.at names step {beyond[0]} of {last}: drop it or raise trainer.max_steps")
+            before = [step for step in schedule.at if first is not None and step < first]
+            if before:
+                raise UserError(
+                    f"schedule.at names step {before[0]}, before teacher.warmup_steps={first}: "
+                    "drop it or shorten the warm-up"
+                )
             due = schedule.at
     steps = sorted({step for step in due if step > (first or 0)} | ({first} if first else set()))
     return set(steps[: schedule.max_rotations])

@@ -69,7 +69,8 @@ class SnapshotCache:
             raise UserError(f"{path} cannot be read ({error}): restore it, or start anew with fresh=true") from None
 
     def prune(self, keep: Collection[str]) -> None:
-        """Delete every snapshot that is not to be kept."""
-        for path in self.folder.glob("*.safetensors"):
-            if path.stem not in keep:
+        """Delete every snapshot that is not to be kept, and what a killed writer left."""
+        unfinished = list(self.folder.glob(".*.safetensors.*"))
+        for path in [*unfinished, *self.folder.glob("*.safetensors")]:
+            if path in unfinished or path.stem not in keep:
                 path.unlink()

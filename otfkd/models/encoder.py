@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from otfkd.config import Pooler
 from otfkd.data.collate import Tokens
+from otfkd.data.tokens import fingerprint_tokenizer
 from otfkd.models.pooling import LAYERED, pool
 
 
@@ -70,14 +71,23 @@ class Encoder(nn.Module):
         return embedded
 
     def same_shape(self, other: "Encoder") -> bool:
-        """Whether the other's weights fit in place: same pooler, same tensors by name and shape, same vocabulary."""
+        """Whether the other's weights mean the same in place: same pooler, tensors, architecture and tokenizer."""
         mine, theirs = self.state_dict(), other.state_dict()
         return (
             self.pooler == other.pooler
             and {name: tensor.shape for name, tensor in mine.items()}
             == {name: tensor.shape for name, tensor in theirs.items()}
-            and self.tokenizer.get_vocab() == other.tokenizer.get_vocab()
+            and _architecture(self) == _architecture(other)
+            and fingerprint_tokenizer(self.tokenizer) == fingerprint_tokenizer(other.tokenizer)
         )
+
+
+def _architecture(encoder: Encoder) -> dict[str, object]:
+    # What the files were called and written with says nothing of how the tensors are used.
+    values: dict[str, object] = encoder.backbone.config.to_dict()
+    return {
+        key: value for key, value in values.items() if key not in ("_name_or_path", "transformers_version", "dtype")
+    }
 
 
 @contextlib.contextmanager

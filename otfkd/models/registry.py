@@ -14,8 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokeniz
 from transformers.utils import logging as transformers_logging
 
 from otfkd.config import Pooler
-from otfkd.data.hub import first_line
-from otfkd.errors import UserError
+from otfkd.errors import UserError, first_line
 from otfkd.models.encoder import Encoder, Head
 from otfkd.provenance import fingerprint_folder, sha256_file
 
