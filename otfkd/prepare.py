@@ -84,7 +84,8 @@ def prepare(config: Config) -> Prepared:
     model = find_model(config.model.path)
     teacher = None
     if config.teacher.source == "model":
-        assert config.teacher.path is not None
+        if config.teacher.path is None:
+            raise UserError("teacher.path must be given with teacher=custom: add teacher.path=FOLDER_OR_HUB_ID")
         teacher = find_model(config.teacher.path)
     cache = Path(config.paths.cache)
     corpus = find_corpus(config.data, cache)

@@ -60,7 +60,8 @@ def find_corpus(config: DataConfig, cache: Path) -> Corpus:
         assert config.repo is not None and config.file is not None
         path = download(config.repo, config.file, "data=text data.path=FILE")
     else:
-        assert config.path is not None
+        if config.path is None:
+            raise UserError("data.path must be given with data=text: add data.path=FILE")
         path = Path(config.path)
     if not path.is_file():
         raise UserError(f"data.path={path} is not a file: give a text file with one sentence a line")
