@@ -4,7 +4,6 @@ Nothing here imports torch, so a command can refuse its arguments at once.
 """
 
 import difflib
-import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -27,9 +26,6 @@ from otfkd.errors import UserError, first_line
 Pooler = Literal["cls", "cls_head", "mean", "first_last_mean", "top2_mean", "last"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
-# Groups whose value may also be a folder or a hub id: `model=FOLDER` means `model=custom model.path=FOLDER`.
-OPEN_GROUPS = ("model", "teacher")
-
 
 class Node(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
@@ -47,7 +43,7 @@ class DataConfig(Node):
     path: str | None
     repo: str | None
     file: str | None
-    batch_size: Annotated[int, Field(ge=2)]
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)]
     max_length: Annotated[int, Field(ge=3)]
 
 
@@ -95,11 +91,11 @@ class PrecisionConfig(Node):
 
 
 class TrainerConfig(Node):
-    max_steps: PositiveInt
+    max_steps: Annotated[int, Field(gt=0, le=10_000_000)]
     accumulate: PositiveInt
     accelerator: Literal["auto", "cpu", "gpu"]
     checkpoint_every: PositiveInt | None
-    threads: PositiveInt | None
+    threads: Annotated[int, Field(gt=0, le=1024)] | None
 
 
 class EvaluationConfig(Node):
@@ -125,7 +121,7 @@ class PathsConfig(Node):
     cache: str
 
 
-class _Root(Node):
+class Root(Node):
     """What every command's config can do: be built from what Hydra composed."""
 
     @classmethod
@@ -150,10 +146,10 @@ class _Root(Node):
             raise UserError(_sentence(error.errors()[0], keys(cls))) from None
 
 
-class Config(_Root):
+class Config(Root):
     """One training run."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # the runs' folder is called by it
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     dry_run: bool
     fresh: bool
@@ -186,7 +182,7 @@ class Config(_Root):
         return self.objective.kd_weight > 0
 
 
-class EvaluateConfig(_Root):
+class EvaluateConfig(Root):
     """One model to be scored on one suite."""
 
     model: ModelConfig
@@ -238,82 +234,3 @@ def _absolute_paths(values: dict[Any, Any]) -> None:
         node = values.get(section)
         if isinstance(node, dict) and isinstance(node.get(key), str):
             node[key] = str(Path(node[key]).expanduser().absolute())
-
-
-@functools.cache
-def conf_dir() -> Path:
-    """The Hydra groups: inside an installed package, or beside it in a checkout."""
-    return _shipped("conf", "conf")
-
-
-@functools.cache
-def tables_dir() -> Path:
-    """The table definitions: inside an installed package, or in experiments/ of a checkout."""
-    return _shipped("tables", "experiments/tables")
-
-
-def _shipped(installed: str, checkout: str) -> Path:
-    package = Path(__file__).parent
-    inside = package / installed
-    return inside if inside.is_dir() else package.parent / checkout
-
-
-def options(group: str) -> list[str]:
-    """The named choices of a config group."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
-
-
-def groups() -> list[str]:
-    """The config groups."""
-    return sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
-
-
-def prepare_overrides(overrides: Sequence[str], schema: type[_Root]) -> list[str]:
-    """Check overrides against the schema and expand `model=FOLDER`, before Hydra sees them.
-
-    Raises:
-        UserError: an override that does not parse, an unknown key (with or without '+') or choice of a group.
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    valid = [*keys(schema), *groups()]
-    expanded: list[str] = []
-    for text in overrides:
-        try:
-            override = OverridesParser.create().parse_override(text)
-        except HydraException:
-            raise UserError(f"'{text}' is not an override: write KEY=VALUE, quoting special characters") from None
-        key, value = override.key_or_group, override.value()
-        if key.split(".")[0].split("/")[0] == "hydra":
-            expanded.append(text)
-        elif key not in valid:
-            raise unknown_key(key, valid)
-        elif key in groups() and isinstance(value, str) and value not in options(key):
-            if key not in OPEN_GROUPS:
-                raise UserError(f"{key}={value} is not a choice: take one of {', '.join(options(key))}")
-            expanded += [f"{key}=custom", f"{key}.path={_quoted(value)}"]
-        else:
-            expanded.append(text)
-    return expanded
-
-
-def _quoted(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
-
-
-def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
-    """What Hydra composes for these overrides, outside a command."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra_compose(config_name, list(overrides))
-
-
-def load_config(overrides: Sequence[str]) -> Config:
-    """A validated training config from command-line style overrides."""
-    return Config.from_hydra(compose(prepare_overrides(overrides, Config)))

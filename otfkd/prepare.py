@@ -27,6 +27,7 @@ class Prepared:
         model: the base encoder's folder.
         teacher: the initial teacher's folder, None where the slot starts empty.
         corpus: the training text.
+        sentences: how many it has.
         suite: the dev and test tasks.
         fingerprints: content hashes of the above.
     """
@@ -36,6 +37,7 @@ class Prepared:
     model: Path
     teacher: Path | None
     corpus: Corpus
+    sentences: int
     suite: Suite
     fingerprints: dict[str, str]
 
@@ -89,12 +91,18 @@ def prepare(config: Config) -> Prepared:
         teacher = find_model(config.teacher.path)
     cache = Path(config.paths.cache)
     corpus = find_corpus(config.data, cache)
+    sentences = corpus.count()
+    if sentences < config.data.batch_size:
+        raise UserError(
+            f"{corpus.path} has {sentences} sentences, fewer than data.batch_size={config.data.batch_size}: "
+            "lower data.batch_size or give more text"
+        )
     suite = load_suite(config.evaluation, config.paths.data_root, cache)
     _check_writable(Path(config.paths.runs))
     fingerprints = {"model": fingerprint_model(model), "corpus": corpus.sha256, "suite": suite.checksum}
     if teacher is not None:
         fingerprints["teacher"] = fingerprint_model(teacher)
-    return Prepared(config, plan, model, teacher, corpus, suite, fingerprints)
+    return Prepared(config, plan, model, teacher, corpus, sentences, suite, fingerprints)
 
 
 def _check_writable(runs: Path) -> None:
@@ -109,8 +117,7 @@ def _check_writable(runs: Path) -> None:
 def describe(run: Prepared, student: Encoder, teacher: Encoder | None) -> str:
     """The plan in words: data, steps, what is due when, and what it will take."""
     config, plan = run.config, run.plan
-    sentences = sum(1 for _ in run.corpus.sentences())
-    passes = config.total_batches * config.data.batch_size / sentences
+    passes = config.total_batches * config.data.batch_size / run.sentences
     rotations = _steps(plan.rotate)
     if plan.skipped:
         rotations += f" (the one due at the last step, {plan.max_steps}, is skipped: nothing would learn from it)"
@@ -119,7 +126,7 @@ def describe(run: Prepared, student: Encoder, teacher: Encoder | None) -> str:
         ("run", f"{run.folder} ({state})"),
         ("student", f"{run.base_folder}, pooler {student.pooler}, {_count(student):,} parameters"),
         ("teacher", _teacher_line(run, teacher)),
-        ("corpus", f"{run.corpus.path}, {sentences:,} sentences, read {passes:.2f} times"),
+        ("corpus", f"{run.corpus.path}, {run.sentences:,} sentences, read {passes:.2f} times"),
         (
             "steps",
             f"{plan.max_steps} optimizer steps of {config.trainer.accumulate} x {config.data.batch_size} sentences",
@@ -130,8 +137,8 @@ def describe(run: Prepared, student: Encoder, teacher: Encoder | None) -> str:
         ("rotate", f"after {rotations}" if plan.rotate else "never"),
         ("checkpoint", f"after {_steps(plan.checkpoint)}"),
         ("test", ", ".join(task.name for task in run.suite.test)),
-        ("memory", f"about {_memory(config, student, teacher) / 2**30:.1f} GiB"),
-        ("disk", f"about {_disk(config, student) / 2**30:.2f} GiB"),
+        ("memory", f"about {_bytes(_memory(config, student, teacher))}"),
+        ("disk", f"about {_bytes(_disk(config, student))}"),
     ]
     return "\n".join(f"{name:<11}{value}" for name, value in rows)
 
@@ -151,6 +158,10 @@ def _steps(steps: Iterable[int]) -> str:
     if len(ordered) > 12:
         return f"{', '.join(map(str, ordered[:6]))}, ..., {ordered[-1]} ({len(ordered)} times)"
     return ", ".join(map(str, ordered))
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 def _count(encoder: Encoder) -> int:

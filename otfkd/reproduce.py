@@ -9,7 +9,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from otfkd.config import Config, EvaluateConfig, load_config, options, tables_dir
+from otfkd.composition import load_config, options, tables_dir
+from otfkd.config import Config, EvaluateConfig
 from otfkd.errors import UserError
 from otfkd.prepare import RESULTS, prepare
 from otfkd.reporting.tables import Table, build_table
@@ -97,8 +98,9 @@ def load_table(name: str) -> TableSpec:
     seen: set[str] = set()
     for row in spec.rows:
         if row.teacher is not None and row.teacher not in seen:
-            raise UserError(f"{path}: the teacher of row {row.name} must be a row above it, not {row.teacher}")
-        seen.add(row.name)
+            raise UserError(f"{path}: the teacher of row {row.name} must be a trained row above it, not {row.teacher}")
+        if row.experiment is not None:
+            seen.add(row.name)
     return spec
 
 
@@ -114,7 +116,7 @@ def reproduce(name: str, profile: str, overrides: Sequence[str], output: Path) -
     Args:
         name: of the table.
         profile: the size at which to make it.
-        overrides: further keys for every job, in command-line style.
+        overrides: further keys for every job, in command-line style; they win over a row's own.
         output: the folder that receives NAME.md and NAME.csv.
 
     Raises:

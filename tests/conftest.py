@@ -12,7 +12,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 import otfkd.prepare
-from otfkd.config import Config, load_config
+from otfkd.composition import load_config
+from otfkd.config import Config
 from otfkd.data.sts import DevTask, Subset, Suite, TestTask
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import load_encoder
@@ -45,7 +46,7 @@ def make_tokenizer(words: list[str] = WORDS) -> PreTrainedTokenizerFast:
         "sep_token": "[SEP]",
         "mask_token": "[MASK]",
     }
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)  # type: ignore[no-untyped-call]
 
 
 def make_model(folder: Path, *, width: int = 32, layers: int = 2, words: list[str] = WORDS, seed: int = 0) -> Path:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from otfkd.config import EvaluateConfig, compose, load_config
+from otfkd.composition import compose, load_config
+from otfkd.config import EvaluateConfig
 from otfkd.errors import UserError
 from otfkd.models.registry import find_model
 from otfkd.runs import train

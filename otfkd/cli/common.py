@@ -11,18 +11,19 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from otfkd.config import _Root, conf_dir, prepare_overrides
+from otfkd.composition import conf_dir, prepare_overrides
+from otfkd.config import Root
 from otfkd.errors import Interrupted, UserError
 
 DONE, OURS, USERS, INTERRUPTED = 0, 1, 2, 130
 
 
-def run_hydra(task: Callable[[DictConfig], Any], config_name: str, schema: type[_Root]) -> None:
+def run_hydra(task: Callable[[DictConfig], Any], config_name: str, schema: type[Root]) -> None:
     """Let Hydra compose the command line and run the task (many times with --multirun), then exit with our codes."""
     exit_with(lambda: _hydra(task, config_name, schema))
 
 
-def _hydra(task: Callable[[DictConfig], Any], config_name: str, schema: type[_Root]) -> None:
+def _hydra(task: Callable[[DictConfig], Any], config_name: str, schema: type[Root]) -> None:
     import hydra
     from hydra._internal.utils import get_args_parser
 
@@ -86,4 +87,11 @@ def _log_to_terminal() -> None:
     log.setLevel(logging.INFO)
     log.propagate = False
     if not log.handlers:
-        log.addHandler(logging.StreamHandler(sys.stderr))
+        log.addHandler(_Stderr())
+
+
+class _Stderr(logging.Handler):
+    """Writes to whatever stderr is at the moment: a live progress bar puts itself in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(self.format(record) + "\n")

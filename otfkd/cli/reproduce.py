@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 from otfkd.cli.common import exit_with
-from otfkd.config import Config, prepare_overrides
+from otfkd.composition import prepare_overrides
+from otfkd.config import Config
 from otfkd.errors import UserError
 
 

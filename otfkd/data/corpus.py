@@ -41,6 +41,14 @@ class Corpus:
                 if sentence.strip():
                     yield number, sentence
 
+    def count(self) -> int:
+        """How many sentences there are; reads the whole file.
+
+        Raises:
+            UserError: a line that is not UTF-8.
+        """
+        return sum(1 for _ in self.sentences())
+
 
 def find_corpus(config: DataConfig, cache: Path) -> Corpus:
     """The corpus a config names: generated, downloaded or the user's own file.

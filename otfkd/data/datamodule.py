@@ -10,7 +10,6 @@ from torch.utils.data import DataLoader, Dataset
 from otfkd.data.collate import Batch, pad
 from otfkd.data.order import Order
 from otfkd.data.tokens import TokenCache
-from otfkd.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -66,22 +65,14 @@ class CorpusData(L.LightningDataModule):
         seed: of the order.
         total_batches: micro-batches of the whole run.
         start: the first micro-batch to feed, on a resume.
-
-    Raises:
-        UserError: fewer sentences than a batch holds.
     """
 
     def __init__(
         self, student: Source, teacher: Source | None, *, batch_size: int, seed: int, total_batches: int, start: int = 0
     ):
         super().__init__()
-        sentences = len(student.tokens)
-        if sentences < batch_size:
-            raise UserError(
-                f"the corpus has {sentences} sentences, fewer than data.batch_size={batch_size}: "
-                "lower data.batch_size or give more text"
-            )
-        self.batches = OrderedBatches(Order(sentences, batch_size, seed), student, teacher, total_batches)
+        order = Order(len(student.tokens), batch_size, seed)
+        self.batches = OrderedBatches(order, student, teacher, total_batches)
         self.start = start
 
     def train_dataloader(self) -> DataLoader[Batch]:

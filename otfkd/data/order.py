@@ -62,6 +62,10 @@ class Order:
     batch_size: int
     seed: int
 
+    def __post_init__(self) -> None:
+        if self.sentences < self.batch_size:
+            raise ValueError(f"{self.sentences} sentences fill no batch of {self.batch_size}")
+
     @property
     def batches_per_pass(self) -> int:
         return self.sentences // self.batch_size

@@ -105,15 +105,22 @@ def build_table(
     return Table(title, columns, tuple(rows), _notes(everything, note))
 
 
+def _made_with(row: Row) -> str:
+    environment = row.environment
+    revision, dirty, _ = environment["git_revision"].partition("-")
+    versions = environment["versions"]
+    return (
+        f"otfkd {versions['otfkd']} at {revision[:12]}{dirty and '-dirty'}, torch {versions['torch']}, "
+        f"transformers {versions['transformers']}, {environment['threads']} threads, {environment['system']}"
+    )
+
+
 def _notes(rows: Sequence[Row], note: str) -> tuple[str, ...]:
     if not rows:
         return tuple(filter(None, [note]))
     first = rows[0]
-    revisions = ", ".join(sorted({row.environment["git_revision"][:12] for row in rows}))
-    versions = first.environment["versions"]
     made = (
         f"Test split of suite {first.suite} ({first.suite_sha256[:8]}), {first.protocol}; checkpoint selected on dev. "
-        f"Mean ± standard deviation over n seeds. otfkd {versions['otfkd']} at {revisions}, torch {versions['torch']}, "
-        f"{first.environment['threads']} threads, {first.environment['system']}."
+        f"Mean ± standard deviation over n seeds. Made with {'; '.join(sorted({_made_with(row) for row in rows}))}."
     )
     return tuple(filter(None, [note, made]))

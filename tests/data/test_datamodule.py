@@ -9,7 +9,6 @@ from otfkd.data.collate import Batch
 from otfkd.data.corpus import Corpus
 from otfkd.data.datamodule import CorpusData, Source
 from otfkd.data.tokens import token_cache
-from otfkd.errors import UserError
 from otfkd.provenance import sha256_file
 from tests.conftest import WORDS, make_tokenizer
 
@@ -90,7 +89,7 @@ def test_each_source_is_padded_with_its_own_id(student: Source) -> None:
 
 
 def test_fewer_sentences_than_a_batch_are_refused(student: Source) -> None:
-    with pytest.raises(UserError, match=r"60 sentences, fewer than data.batch_size=61"):
+    with pytest.raises(ValueError, match="60 sentences fill no batch of 61"):
         CorpusData(student, None, batch_size=61, seed=1, total_batches=1)
 
 

@@ -9,7 +9,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 
-from otfkd.config import Config, load_config
+from otfkd.composition import load_config
+from otfkd.config import Config
 from otfkd.data.corpus import find_corpus
 from otfkd.data.sts import load_suite
 from otfkd.errors import UserError

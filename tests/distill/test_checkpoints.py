@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from otfkd.config import load_config
+from otfkd.composition import load_config
 from otfkd.distill.checkpoints import Checkpoints, WholeFiles
 from otfkd.errors import UserError
 from otfkd.models.encoder import Encoder

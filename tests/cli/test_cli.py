@@ -1,0 +1,337 @@
+"""The commands as a person starts them: what they print, how they exit."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import otfkd.__main__
+import otfkd.reproduce
+import otfkd.scoring
+from otfkd.data.sts import Suite
+from otfkd.results import read_rows
+
+
+class Outcome(NamedTuple):
+    """What a command left."""
+
+    code: object
+    out: str
+    err: str
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def otfkd_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run `otfkd ARGUMENTS` in this process."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+    log = logging.getLogger("otfkd")
+    level, propagate = log.level, log.propagate
+
+    def run(*arguments: str) -> Outcome:
+        before, log.handlers = log.handlers, []  # the terminal's handler belongs to one command
+        monkeypatch.setattr(sys, "argv", ["otfkd", *arguments])
+        try:
+            with pytest.raises(SystemExit) as stopped:
+                otfkd.__main__.main()
+        finally:
+            log.handlers, log.propagate = before, propagate
+            log.setLevel(level)
+        return Outcome(stopped.value.code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def real(tiny_model: Path, corpus_file: Path, tmp_path: Path) -> list[str]:
+    """Overrides of a run of two steps on the embedded suite, for a process of its own, started in tmp_path."""
+    (tmp_path / "corpus.txt").write_text(corpus_file.read_text())
+    return [
+        f"model={tiny_model}", "model.pooler=cls", "data=text", "data.path=corpus.txt", "data.batch_size=4",
+        "data.max_length=16", "trainer.max_steps=2", "trainer.accelerator=cpu", "trainer.threads=1",
+        "evaluation.every=null", "optimizer.lr=1e-3", "paths.runs=runs",
+    ]  # fmt: skip
+
+
+def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """Start `python -m otfkd ARGUMENTS` in a folder."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OTFKD_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "otfkd", *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def finish(process: "subprocess.Popen[str]") -> Outcome:
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return Outcome(process.returncode, out, err)
+
+
+def assert_refused(outcome: Outcome, *words: str) -> None:
+    """One sentence on stderr and exit code 2."""
+    assert outcome.code == 2
+    assert outcome.err.startswith("otfkd: ")
+    assert outcome.err.count("\n") == 1 and outcome.err.endswith("\n")
+    assert "Traceback" not in outcome.err + outcome.out
+    for word in words:
+        assert word in outcome.err
+
+
+# In processes of their own.
+
+
+def test_help_is_quick_and_light(tmp_path: Path) -> None:
+    code = "import sys; sys.argv[1:] = ['train', '--help']\nimport otfkd.__main__\n" \
+        "try: otfkd.__main__.main()\nfinally: print('LOADED', *sys.modules)"  # fmt: skip
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    help_text, _, loaded = result.stdout.partition("LOADED")
+    assert result.returncode == 0
+    assert "experiment: " in help_text
+    assert "otfkd.cli.train" in loaded.split()
+    assert not {"torch", "transformers", "lightning"} & set(loaded.split())
+
+
+def test_a_run_from_another_folder_and_its_eval(real: list[str], tmp_path: Path, otfkd_command: Command) -> None:
+    trained = finish(start(tmp_path, "train", *real))
+    assert trained.code == 0
+    assert "Traceback" not in trained.err
+    (run,) = (tmp_path / "runs" / "simcse").glob("*/s0")
+    assert trained.out.endswith(f"finished: {run}\n")
+    rows = tmp_path / "out" / "rows.jsonl"
+    scored = otfkd_command("eval", f"model={run}", "evaluation=mini", f"output={rows}")
+    assert scored.code == 0
+    assert scored.out.startswith("dev: ") and "\ntest: " in scored.out
+    same = [row for row in read_rows(run / "results.jsonl") if row.checkpoint == "selected"]
+    assert [(row.scores, row.weights_sha256) for row in read_rows(rows)] == [
+        (row.scores, row.weights_sha256) for row in same
+    ]
+
+
+def test_a_mistyped_key_is_refused_in_one_sentence(real: list[str], tmp_path: Path) -> None:
+    outcome = finish(start(tmp_path, "train", *real, "+trainer.max_stesp=3"))
+    assert_refused(outcome, "unknown key 'trainer.max_stesp': the nearest valid key is 'trainer.max_steps'")
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus.txt"]
+
+
+def test_an_interrupted_command_goes_on_when_given_again(
+    real: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, otfkd_command: Command
+) -> None:
+    command = ("train", *real, "experiment=otfkd", "schedule.every=50", "trainer.max_steps=200")
+    process = start(tmp_path, *command)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        metrics = next((tmp_path / "runs").glob("otfkd/*/s0/metrics.jsonl"), None)
+        if metrics is not None and metrics.read_text().count("\n") > 3:
+            process.send_signal(signal.SIGINT)
+            break
+        time.sleep(0.02)
+    stopped = finish(process)
+    assert stopped.code == 130
+    assert stopped.err.splitlines()[-1].startswith("otfkd: stopped after step ")
+    assert "Traceback" not in stopped.err
+    (run,) = (tmp_path / "runs" / "otfkd").glob("*/s0")
+    assert not (run / "results.jsonl").exists()
+    assert otfkd_command("runs", str(tmp_path / "runs")).out == f"interrupted  {run}\n"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OTFKD_CACHE", str(tmp_path / "cache"))
+    again = otfkd_command(*command)
+    assert again.code == 0
+    assert "resuming after step " in again.err
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines() if "loss" in line]
+    assert steps == list(range(1, 201))
+
+
+# In this process.
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["trainer.max_stesp=3"], ["'trainer.max_stesp'", "'trainer.max_steps'"]),
+        (["+trainer.max_stesp=3"], ["'trainer.max_stesp'", "'trainer.max_steps'"]),
+        (["+seed=1"], ["seed"]),
+        (["trainer.max_steps=0"], ["trainer.max_steps=0"]),
+        (["experiment=nonesuch"], ["experiment=nonesuch", "simcse"]),
+        (["model=/no/such/model"], ["/no/such/model"]),
+        (["model=no/such-model"], ["no/such-model"]),
+        (["data.path=/no/such/corpus.txt"], ["/no/such/corpus.txt"]),
+        (["evaluation=sts", "evaluation.path=/no/such/sts"], ["/no/such/sts"]),
+        (["experiment=otfkd", "schedule.every=100"], ["no rotation", "100"]),
+        (["experiment=distill_static"], ["teacher="]),
+        (["paths.runs=/proc/no"], ["paths.runs=/proc/no"]),
+        (["seed=[0"], ["seed=[0"]),
+        (["data.path=null"], ["data.path"]),
+        (["teacher=custom"], ["teacher.path"]),
+        (["objective=null"], ["objective"]),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_sentence_and_code_2(
+    otfkd_command: Command, overrides: list[str], monkeypatch: pytest.MonkeyPatch, more: list[str], words: list[str]
+) -> None:
+    if "evaluation=sts" in more:
+        from otfkd.data.sts import load_suite
+
+        monkeypatch.setattr("otfkd.prepare.load_suite", load_suite)
+    assert_refused(otfkd_command("train", *overrides, *more), *words)
+
+
+def test_a_refused_run_leaves_no_folder(otfkd_command: Command, overrides: list[str], tmp_path: Path) -> None:
+    otfkd_command("train", *overrides, "data.path=/no/such/corpus.txt")
+    assert list((tmp_path / "runs").glob("*/*/*")) == []
+
+
+@pytest.mark.parametrize("more", [(), ("dry_run=true",)])
+def test_too_small_a_corpus_is_refused_with_the_plan(
+    otfkd_command: Command, overrides: list[str], more: tuple[str, ...]
+) -> None:
+    assert_refused(otfkd_command("train", *overrides, "data.batch_size=61", *more), "data.batch_size=61")
+
+
+def test_a_fault_of_ours_is_code_1_and_leaves_a_traceback(
+    otfkd_command: Command, overrides: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("otfkd.runs.score_rows", lambda *_: 1 / 0)
+    failed = otfkd_command("train", *overrides, "trainer.max_steps=1", "evaluation.every=null")
+    assert failed.code == 1
+    assert failed.err.splitlines()[-1].startswith("otfkd: ZeroDivisionError: division by zero")
+    assert "Traceback" not in failed.err
+    (told,) = (tmp_path / "runs").glob("simcse/*/s0/run.log")
+    assert "Traceback" in told.read_text()
+
+
+def test_the_traceback_is_shown_when_asked_for(
+    otfkd_command: Command, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTFKD_TRACEBACK", "1")
+    assert "Traceback" in otfkd_command("train", *overrides, "data.path=/no/such/corpus.txt").err
+
+
+def test_a_dry_run_prints_the_plan_and_nothing_else(otfkd_command: Command, overrides: list[str]) -> None:
+    planned = otfkd_command("train", *overrides, "experiment=otfkd", "schedule.every=4", "dry_run=true")
+    assert (planned.code, planned.err) == (0, "")
+    assert planned.out.startswith("run        ")
+    assert "rotate     after 4, 8" in planned.out
+
+
+def test_cfg_job_shows_the_composed_config(otfkd_command: Command, overrides: list[str], tmp_path: Path) -> None:
+    shown = otfkd_command("train", *overrides, "--cfg", "job")
+    assert shown.code == 0
+    assert "max_steps: 12" in shown.out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_finished_run_is_skipped_with_its_scores(otfkd_command: Command, overrides: list[str]) -> None:
+    command = ("train", *overrides, "trainer.max_steps=1", "evaluation.every=null")
+    first, second = otfkd_command(*command), otfkd_command(*command)
+    assert (first.code, second.code) == (0, 0)
+    assert second.out == first.out.replace("\nfinished: ", "\nskipped: ")
+
+
+def test_one_failed_job_of_a_sweep_stops_no_other(otfkd_command: Command, overrides: list[str], tmp_path: Path) -> None:
+    command = ("train", "--multirun", *overrides, "trainer.max_steps=1", "evaluation.every=null")
+    swept = otfkd_command(*command, "seed=0,1", "objective.kd_weight=1,0")
+    assert swept.code == 2
+    assert swept.err.splitlines()[-1].startswith("otfkd: objective.kd_weight is above 0")
+    assert "Traceback" not in swept.err
+    listed = [line.split() for line in otfkd_command("runs", str(tmp_path / "runs")).out.splitlines()]
+    assert [(state, Path(folder).name) for state, folder in listed] == [("finished", "s0"), ("finished", "s1")]
+
+
+def test_a_sweep_gives_each_job_its_own_log(otfkd_command: Command, overrides: list[str], tmp_path: Path) -> None:
+    command = ("train", "-m", *overrides, "trainer.max_steps=1", "evaluation.every=null", "seed=3,4")
+    assert otfkd_command(*command).code == 0
+    folders = sorted((tmp_path / "runs" / "simcse").glob("*/s?"))
+    assert [folder.name for folder in folders] == ["s3", "s4"]
+    for own, other in (folders, folders[::-1]):
+        told = (own / "run.log").read_text()
+        assert told.count("blank lines skipped") == 1
+        assert str(own) in told and str(other) not in told
+
+
+def test_a_sweep_over_paths_and_lists_has_one_short_folder_a_job(
+    otfkd_command: Command, overrides: list[str], tmp_path: Path
+) -> None:
+    command = (
+        "train",
+        "-m",
+        *overrides,
+        "trainer.max_steps=4",
+        "evaluation.every=null",
+        "experiment=otfkd",
+        "schedule=at",
+    )
+    assert otfkd_command(*command, "teacher.warmup_steps=1", "schedule.at=[1],[1,2]").code == 0
+    folders = [path.parent.relative_to(tmp_path / "runs") for path in (tmp_path / "runs").rglob("results.jsonl")]
+    assert len(folders) == 2
+    assert all(len(folder.parts) == 3 and len(str(folder)) <= 30 for folder in folders)
+
+
+def test_a_repeated_sweep_runs_nothing_again(otfkd_command: Command, overrides: list[str], tmp_path: Path) -> None:
+    command = ("train", "-m", *overrides, "trainer.max_steps=1", "evaluation.every=null", "seed=3,4")
+    otfkd_command(*command)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs" / "simcse").rglob("*.jsonl")}
+    again = otfkd_command(*command)
+    assert again.out.count("\nskipped: ") == 2
+    assert {path: path.stat().st_mtime_ns for path in before} == before != {}
+
+
+def test_runs_lists_every_state(otfkd_command: Command, tmp_path: Path) -> None:
+    for name, files in {
+        "a/1/s0": ["results.jsonl", "checkpoints/last.ckpt"], "b/2/s0": ["checkpoints/last.ckpt"], "c/3/s10": [],
+    }.items():  # fmt: skip
+        for file in ["provenance.json", *files]:
+            (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / file).touch()
+    listed = otfkd_command("runs", str(tmp_path)).out.splitlines()
+    assert [line.split() for line in listed] == [
+        ["finished", f"{tmp_path}/a/1/s0"], ["interrupted", f"{tmp_path}/b/2/s0"], ["started", f"{tmp_path}/c/3/s10"],
+    ]  # fmt: skip
+
+
+def test_runs_of_no_folder_are_refused(otfkd_command: Command, tmp_path: Path) -> None:
+    assert_refused(otfkd_command("runs", str(tmp_path / "nonesuch")), "nonesuch is not a folder")
+
+
+def test_eval_refuses_a_mistake(otfkd_command: Command, tmp_path: Path) -> None:
+    assert_refused(otfkd_command("eval", f"model={tmp_path}"), "holds no model")
+    assert_refused(otfkd_command("eval", "evaluation.batch_sise=1"), "'evaluation.batch_size'")
+    assert_refused(otfkd_command("eval", "seed=1"), "unknown key 'seed'")
+
+
+@pytest.mark.parametrize("arguments", [(), ("trian",), ("--help",)])
+def test_an_unknown_command_lists_the_commands(otfkd_command: Command, arguments: tuple[str, ...]) -> None:
+    assert_refused(otfkd_command(*arguments), "train, eval, reproduce, runs")
+
+
+def test_reproduce_writes_the_table_and_names_what_failed(
+    otfkd_command: Command, overrides: list[str], tiny_suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(otfkd.reproduce, "tables_dir", lambda: tmp_path)
+    monkeypatch.setattr(otfkd.scoring, "load_suite", lambda *_: tiny_suite)
+    bad = {"name": "bad", "label": "Bad", "experiment": "simcse", "overrides": ["objective.temperature=0"]}
+    encoder = {"name": "encoder", "label": "Encoder", "experiment": None}
+    table = {"title": "Tiny", "seeds": [0], "profiles": {"mini": "no evidence"}, "rows": [encoder, bad]}
+    (tmp_path / "tiny.yaml").write_text(json.dumps(table))
+    output = tmp_path / "built"
+    made = otfkd_command("reproduce", "--tables", "tiny", "--output", str(output), *overrides)
+    assert made.code == 2
+    assert made.err.splitlines()[-1].startswith("otfkd: 1 jobs failed, first bad, seed 0: objective.temperature=0")
+    assert (output / "mini" / "tiny.md").read_text() in made.out
+    assert "| Bad | — | — |" in made.out
+
+
+def test_reproduce_refuses_a_mistake_at_once(otfkd_command: Command, tmp_path: Path) -> None:
+    assert_refused(otfkd_command("reproduce", "--tables", "nonesuch"), "there is no table nonesuch")
+    assert_refused(otfkd_command("reproduce", "sede=1"), "unknown key 'sede'")

@@ -1,0 +1,87 @@
+"""What keeps the package easy to read: layers, light commands, short files."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import otfkd
+
+PACKAGE = Path(otfkd.__file__).parent
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if "conf" not in path.relative_to(PACKAGE).parts)
+
+# A module may import from its own layer and from those above it in this list.
+LAYERS = (
+    {"errors", "config", "composition", "provenance"},
+    {"data"},
+    {"models"},
+    {"evaluation"},
+    {"distill"},
+    {"results", "runlog", "runfolder", "signals", "prepare", "progress", "scoring"},
+    {"runs", "api"},
+    {"reporting"},
+    {"reproduce"},
+    {"cli"},
+    {"__init__", "__main__"},
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+
+def room(path: Path) -> str:
+    """The first part of a file's module name below the package."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every otfkd module that a file imports, at its top or anywhere inside."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "otfkd")
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} is a relative import"
+            module = node.module or ""
+            if module == "otfkd":
+                yield from (f"otfkd.{alias.name}" for alias in node.names)
+            elif module.startswith("otfkd."):
+                yield module
+
+
+def test_the_walk_sees_the_package() -> None:
+    assert len(FILES) > 35
+    assert sum(1 for path in FILES for _ in imported(path)) > 100
+
+
+def test_every_module_has_a_layer() -> None:
+    assert {room(path) for path in FILES} == LEVEL.keys()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_obey_the_layers(path: Path) -> None:
+    own = LEVEL[room(path)]
+    upward = [name for name in imported(path) if LEVEL[name.split(".")[1]] > own]
+    assert upward == []
+
+
+def test_a_layer_has_no_circles_inside() -> None:
+    graph = {room(path): {name.split(".")[1] for name in imported(path)} for path in FILES if path.parent == PACKAGE}
+    done: set[str] = set()
+    while ready := {name for name in graph if name not in done and not (graph[name] & graph.keys()) - done}:
+        done |= ready
+    assert done == graph.keys()
+
+
+def test_a_command_refuses_without_heavy_imports() -> None:
+    code = "import sys, otfkd, otfkd.cli.train, otfkd.cli.evaluate, otfkd.cli.reproduce; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(result.stdout.split())
+    assert "otfkd.cli.train" in loaded
+    assert not loaded & {"torch", "transformers", "lightning", "datasets", "wandb"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_is_short_enough_to_read(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 330
