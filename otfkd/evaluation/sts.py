@@ -13,7 +13,7 @@ from otfkd.data.sts import Task
 from otfkd.evaluation.encode import encode
 from otfkd.models.encoder import Encoder
 
-PROTOCOL = "cosine, Spearman x 100, float32, no regressor"
+PROTOCOL = "float32 embeddings, cosine, Spearman x 100, no regressor"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,11 @@ def spearman(similarities: NDArray[np.float64], gold: NDArray[np.float64]) -> fl
 
 
 def similarities(left: Tensor, right: Tensor) -> NDArray[np.float64]:
-    """Cosine of each row with its partner, in double precision so that no ties arise."""
+    """Cosine of each row with its partner, (n, d) and (n, d) to (n,).
+
+    In double precision: where embeddings crowd into a narrow cone, as those of a cut encoder do, float32 cosines are all
+    but equal, and their rounding, which differs with the batch size, would rank the pairs.
+    """
     return cosine_similarity(left.double(), right.double()).numpy()
 
 
