@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
+
 from otfkd.config import Config
 from otfkd.data.corpus import Corpus, find_corpus
 from otfkd.data.sts import Suite, load_suite
@@ -12,7 +14,7 @@ from otfkd.distill.schedule import Plan, make_plan
 from otfkd.errors import UserError
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import find_model, fingerprint_model, load_encoder
-from otfkd.provenance import config_hash
+from otfkd.provenance import config_hash, derived_seed
 
 RESULTS = "results.jsonl"
 
@@ -68,6 +70,7 @@ class Prepared:
 
     def load_student(self) -> Encoder:
         model = self.config.model
+        torch.manual_seed(derived_seed(self.config.seed, "head"))  # the pooler cls_head may start untrained
         return load_encoder(self.base_folder, model.pooler, model.layers, train=True)
 
     def load_teacher(self) -> Encoder | None:

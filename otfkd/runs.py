@@ -12,6 +12,7 @@ from typing import Literal
 import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import OmegaConf
 
 from otfkd.config import Config
@@ -63,7 +64,11 @@ def train(config: Config) -> TrainResult:
         UserError: something the user can mend, found before training wherever that is possible.
         Interrupted: a signal came; the run saved and can be resumed.
     """
-    _set_numerics(config)
+    with _numerics(config):
+        return _plan_and_train(config)
+
+
+def _plan_and_train(config: Config) -> TrainResult:
     run = prepare(config)
     student, teacher = run.load_student(), run.load_teacher()
     plan = describe(run, student, teacher)
@@ -129,15 +134,23 @@ def _trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        plugins=[WholeFiles()],
+        # Under Slurm too: requeueing is the launcher's, and a run saves itself when a signal comes.
+        plugins=[WholeFiles(), LightningEnvironment()],
         callbacks=callbacks,
     )
 
 
-def _set_numerics(config: Config) -> None:
-    if config.trainer.threads is not None:
-        torch.set_num_threads(config.trainer.threads)
+@contextlib.contextmanager
+def _numerics(config: Config) -> Iterator[None]:
+    """Threads and matrix precision of this run alone: the next job of a sweep must not inherit them."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_num_threads(config.trainer.threads or threads)
     torch.set_float32_matmul_precision("high" if config.precision.tf32 else "highest")
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
 
 
 def _data(run: Prepared, student: Encoder, teacher: Encoder | None, done: int) -> CorpusData:

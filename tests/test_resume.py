@@ -140,12 +140,10 @@ def test_a_foreign_key_in_the_checkpoint_stops_the_resume_with_its_name(stopped:
 def test_other_threads_stop_the_resume_unless_forced(
     stopped: tuple[Config, Path], configure: Callable[..., Config]
 ) -> None:
-    try:
-        with pytest.raises(UserError, match="other threads"):
-            train(configure("experiment=otfkd", "schedule.every=4", "trainer.threads=2"))
-        forced = train(configure("experiment=otfkd", "schedule.every=4", "trainer.threads=2", "resume=force"))
-    finally:
-        torch.set_num_threads(1)
+    with pytest.raises(UserError, match="other threads"):
+        train(configure("experiment=otfkd", "schedule.every=4", "trainer.threads=2"))
+    forced = train(configure("experiment=otfkd", "schedule.every=4", "trainer.threads=2", "resume=force"))
+    assert torch.get_num_threads() == 1
     assert forced.folder == stopped[1]
 
 

@@ -292,3 +292,14 @@ def test_tf32_is_as_the_config_says(configure: Callable[..., Config]) -> None:
 def test_the_log_has_the_plan_without_a_command_too(configure: Callable[..., Config]) -> None:
     result = train(configure(*SHORT))
     assert result.plan in (result.folder / "run.log").read_text()
+
+
+def test_an_untrained_pooling_head_starts_the_same_whatever_ran_before(
+    configure: Callable[..., Config], tmp_path: Path
+) -> None:
+    models = []
+    for number, noise in enumerate((0, 99)):
+        torch.manual_seed(noise)
+        result = train(configure(*SHORT, "model.pooler=cls_head", f"paths.runs={tmp_path / str(number)}"))
+        models.append((result.folder / "model" / "2_Dense" / "model.safetensors").read_bytes())
+    assert models[0] == models[1]
