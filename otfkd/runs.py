@@ -11,8 +11,8 @@ from typing import Literal
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import OmegaConf
 
 from otfkd.config import Config

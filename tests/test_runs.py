@@ -15,7 +15,7 @@ from otfkd.config import Config
 from otfkd.data.sts import Suite
 from otfkd.errors import UserError
 from otfkd.models.registry import load_encoder
-from otfkd.prepare import prepare
+from otfkd.prepare import Prepared, prepare
 from otfkd.provenance import hash_weights
 from otfkd.results import read_rows
 from otfkd.runfolder import locked
@@ -281,12 +281,20 @@ def test_the_rows_name_the_teacher_a_run_began_with(configure: Callable[..., Con
     assert {row.teacher_sha256 for row in train(config).rows} == {prepare(config).fingerprints["teacher"]}
 
 
-def test_tf32_is_as_the_config_says(configure: Callable[..., Config]) -> None:
-    seen = []
+def test_tf32_is_as_the_config_says_while_the_run_lasts(
+    configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def look(config: Config) -> Prepared:
+        seen.append(torch.get_float32_matmul_precision())
+        return prepare(config)
+
+    monkeypatch.setattr(otfkd.runs, "prepare", look)
     for tf32 in ("true", "false"):
         train(configure(f"precision.tf32={tf32}", "dry_run=true"))
-        seen.append(torch.get_float32_matmul_precision())
     assert seen == ["high", "highest"]
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_the_log_has_the_plan_without_a_command_too(configure: Callable[..., Config]) -> None:
