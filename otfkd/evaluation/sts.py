@@ -51,8 +51,8 @@ def spearman(similarities: NDArray[np.float64], gold: NDArray[np.float64]) -> fl
 def similarities(left: Tensor, right: Tensor) -> NDArray[np.float64]:
     """Cosine of each row with its partner, (n, d) and (n, d) to (n,).
 
-    In double precision: where embeddings crowd into a narrow cone, as those of a cut encoder do, float32 cosines are all
-    but equal, and their rounding, which differs with the batch size, would rank the pairs.
+    In double precision: where embeddings crowd into a narrow cone, as those of a cut encoder do, float32 cosines are
+    all but equal, and their rounding, which differs with the batch size, would rank the pairs.
     """
     return cosine_similarity(left.double(), right.double()).numpy()
 
