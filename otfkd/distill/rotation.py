@@ -80,10 +80,12 @@ class TeacherRotation(L.Callback):
         if self.step in self.plan.rotate:
             self._rotate(module, trainer.optimizers[0].param_groups[0]["lr"])
         stop = self.stopping() and self.step < self.plan.max_steps
-        if stop or self.step in self.plan.checkpoint:
+        save = stop or self.step in self.plan.checkpoint
+        if save:
             trainer.save_checkpoint(self.checkpoints.last)
             self.checkpointed = self._named()
-        self._prune()
+        if save or self.step in self.plan.cache:
+            self._prune()
         if stop:
             raise Interrupted(f"stopped after step {self.step}; the same command goes on from there")
 
