@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-COMMANDS = {"train": "train", "eval": "evaluate", "reproduce": "reproduce", "runs": "runs"}
+COMMANDS = {"train": "train", "eval": "evaluate", "reproduce": "reproduce", "runs": "runs", "compare": "compare"}
 
 
 def main() -> None:
