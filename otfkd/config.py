@@ -85,7 +85,7 @@ class OptimizerConfig(Node):
 
 
 class PrecisionConfig(Node):
-    compute: Literal["float32", "bfloat16"]
+    compute: Literal["auto", "float32", "bfloat16"]
     tf32: bool
     deterministic: bool
 

@@ -14,7 +14,7 @@ from otfkd.distill.schedule import Plan, make_plan
 from otfkd.errors import UserError
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import find_model, fingerprint_model, load_encoder
-from otfkd.provenance import config_hash, derived_seed
+from otfkd.provenance import config_hash, derived_seed, resolve_precision
 
 RESULTS = "results.jsonl"
 
@@ -85,6 +85,7 @@ def prepare(config: Config) -> Prepared:
     Raises:
         UserError: the first thing that is wrong.
     """
+    config = resolve_precision(config)
     plan = make_plan(config)
     model = find_model(config.model.path)
     teacher = None

@@ -63,6 +63,21 @@ def config_hash(config: Config, fingerprints: Mapping[str, str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
+def resolve_precision(config: Config) -> Config:
+    """Put what `precision.compute=auto` means here in its place: bfloat16 where the hardware computes in it."""
+    if config.precision.compute != "auto":
+        return config
+    import torch
+
+    if torch.cuda.is_available() and config.trainer.accelerator != "cpu":
+        bfloat16 = torch.cuda.is_bf16_supported()
+    else:
+        features = torch.cpu.get_capabilities()
+        bfloat16 = any(features.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    precision = config.precision.model_copy(update={"compute": "bfloat16" if bfloat16 else "float32"})
+    return config.model_copy(update={"precision": precision})
+
+
 def derived_seed(*parts: int | str) -> int:
     """A seed for one purpose, well mixed in its low 32 bits too, which are all that torch's CPU generator reads."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7])

@@ -8,10 +8,19 @@ import pytest
 import torch
 
 import otfkd.provenance
+from otfkd.config import Config
 from otfkd.models.encoder import Encoder
 from otfkd.models.export import save_encoder
 from otfkd.models.registry import load_encoder
-from otfkd.provenance import derived_seed, environment, fingerprint_folder, git_revision, hash_weights
+from otfkd.prepare import prepare
+from otfkd.provenance import (
+    derived_seed,
+    environment,
+    fingerprint_folder,
+    git_revision,
+    hash_weights,
+    resolve_precision,
+)
 
 git_revision_anew: Callable[[], str] = git_revision.__wrapped__
 
@@ -116,3 +125,20 @@ def test_the_environment_names_versions_threads_and_device() -> None:
     assert found["versions"]["torch"] == torch.__version__
     assert found["threads"] == torch.get_num_threads()
     assert found["device"]
+
+
+@pytest.mark.parametrize(("features", "expected"), [({"avx512_bf16": True}, "bfloat16"), ({"avx2": True}, "float32")])
+def test_auto_precision_is_what_the_cpu_computes_in(
+    configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, features: dict[str, bool], expected: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
+    assert resolve_precision(configure("precision=auto")).precision.compute == expected
+    assert resolve_precision(configure("precision=float32")).precision.compute == "float32"
+
+
+def test_the_hash_is_of_the_resolved_precision(
+    configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert prepare(configure("precision=auto")).folder == prepare(configure("precision=bfloat16")).folder
+    assert prepare(configure("precision=auto")).folder != prepare(configure("precision=float32")).folder

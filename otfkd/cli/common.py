@@ -49,6 +49,8 @@ def _hydra(task: Callable[[DictConfig], Any], config_name: str, schema: type[Roo
 
 def exit_with(action: Callable[[], Any]) -> None:
     """Run an action and exit: 0 done, 2 the user's error, 1 ours, 130 interrupted."""
+    # Before torch loads: OpenMP threads that spin while they wait make a step tens of times slower on a shared machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _log_to_terminal()
     try:
         action()
