@@ -36,27 +36,36 @@ def fork_and_train(config: Config) -> int:
     return child
 
 
-def finish(child: int) -> tuple[float, int]:
-    started = time.monotonic()
-    _, status = os.waitpid(child, 0)
-    return time.monotonic() - started, status
+def kill_amid(child: int, metrics: Path, rng: random.Random) -> None:
+    """Kill a child a moment after it wrote a random line; most of a run's time is not training."""
+    lines = rng.randint(0, 30)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and os.waitpid(child, os.WNOHANG) == (0, 0):
+        if metrics.exists() and metrics.read_bytes().count(b"\n") >= lines:
+            time.sleep(rng.uniform(0, 0.03))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_killed_runs_end_with_the_same_bits(configure: Callable[..., Config], tmp_path: Path, variant: str) -> None:
-    run = ("experiment=otfkd", "schedule.every=4", "trainer.checkpoint_every=2", *VARIANTS[variant])
+    run = (
+        "experiment=otfkd",
+        "schedule.every=4",
+        "trainer.checkpoint_every=3",
+        "trainer.max_steps=24",
+        *VARIANTS[variant],
+    )
     straight = configure(*run, f"paths.runs={tmp_path / 'straight'}")
-    seconds, status = finish(fork_and_train(straight))
-    assert status == 0
-    expected = final(next((tmp_path / "straight").glob("otfkd/*/s0")))
+    assert os.waitpid(fork_and_train(straight), 0)[1] == 0
+    folder = next((tmp_path / "straight").glob("otfkd/*/s0")).relative_to(tmp_path / "straight")
+    expected = final(tmp_path / "straight" / folder)
     rng = random.Random(variant)
     for number in range(KILLS):
         config = configure(*run, f"paths.runs={tmp_path / str(number)}")
         for _ in range(rng.randint(1, 3)):
-            child = fork_and_train(config)
-            time.sleep(rng.uniform(0, seconds))
-            os.kill(child, signal.SIGKILL)
-            finish(child)
-        assert finish(fork_and_train(config))[1] == 0
-        assert final(next((tmp_path / str(number)).glob("otfkd/*/s0"))) == expected
+            kill_amid(fork_and_train(config), tmp_path / str(number) / folder / "metrics.jsonl", rng)
+        assert os.waitpid(fork_and_train(config), 0)[1] == 0
+        assert final(tmp_path / str(number) / folder) == expected
