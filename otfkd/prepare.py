@@ -1,9 +1,11 @@
 """Everything a run can be refused for, found out before it trains: its files, its schedule, its folder, its plan."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,6 +19,7 @@ from otfkd.models.registry import find_model, fingerprint_model, load_encoder
 from otfkd.provenance import config_hash, derived_seed, resolve_precision
 
 RESULTS = "results.jsonl"
+PROVENANCE = "provenance.json"
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,18 @@ class Prepared:
 
     @cached_property
     def hash(self) -> str:
-        return config_hash(self.config, self.fingerprints)
+        named = self.fingerprints if self.teacher is None else {**self.fingerprints, "teacher": self._lineage}
+        return config_hash(self.config, named)
+
+    @property
+    def _lineage(self) -> str:
+        """What the teacher is called in the hash: of an earlier run its config, so that seeds share a folder."""
+        assert self.teacher is not None
+        origin = read_provenance(self.teacher.parent)
+        if origin is None:
+            return self.fingerprints["teacher"]
+        seed = "the same" if origin["seed"] == self.config.seed else origin["seed"]
+        return f"run {origin['config_hash']}, seed {seed}"
 
     @property
     def folder(self) -> Path:
@@ -77,6 +91,15 @@ class Prepared:
         if self.teacher is None:
             return None
         return load_encoder(self.teacher, self.config.teacher.pooler, self.config.teacher.layers)
+
+
+def read_provenance(folder: Path) -> dict[str, Any] | None:
+    """What a run's folder says of its origin; None for a folder that is no run's."""
+    path = folder / PROVENANCE
+    if not path.is_file():
+        return None
+    facts: dict[str, Any] = json.loads(path.read_text())
+    return facts
 
 
 def prepare(config: Config) -> Prepared:

@@ -28,7 +28,7 @@ from otfkd.errors import UserError
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.export import save_encoder
 from otfkd.models.registry import load_encoder
-from otfkd.prepare import RESULTS, Prepared, describe, prepare
+from otfkd.prepare import PROVENANCE, RESULTS, Prepared, describe, prepare, read_provenance
 from otfkd.progress import StepReport
 from otfkd.provenance import derived_seed, environment
 from otfkd.results import Row, read_rows, write_rows
@@ -77,6 +77,7 @@ def _plan_and_train(config: Config) -> TrainResult:
     with locked(run.folder):
         if config.fresh:
             set_aside(run.folder)
+        _check_inputs(run)
         if run.finished:
             return TrainResult(run.folder, "skipped", plan, read_rows(run.folder / RESULTS))
         with logging_to(run.folder / "run.log"):
@@ -178,11 +179,28 @@ def _data(run: Prepared, student: Encoder, teacher: Encoder | None, done: int) -
     return data
 
 
+def _check_inputs(run: Prepared) -> None:
+    """A teacher that is an earlier run is known by its config; it may have been trained anew since.
+
+    Raises:
+        UserError: the folder's run was begun with other inputs.
+    """
+    before = read_provenance(run.folder)
+    if before is not None and before["fingerprints"] != run.fingerprints:
+        changed = [key for key, value in run.fingerprints.items() if before["fingerprints"].get(key) != value]
+        raise UserError(
+            f"{run.folder} was begun with another {' and '.join(changed)} than there is now: start anew with fresh=true"
+        )
+
+
 def _describe_run(run: Prepared, plan: str) -> None:
     write_text(run.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(run.config.model_dump(mode="json"))))
     write_text(run.folder / "plan.txt", plan + "\n")
-    facts = {"config_hash": run.hash, "fingerprints": run.fingerprints, "environment": environment()}
-    write_text(run.folder / "provenance.json", json.dumps(facts, indent=2) + "\n")
+    facts = {
+        "config_hash": run.hash, "seed": run.config.seed, "fingerprints": run.fingerprints,
+        "environment": environment(),
+    }  # fmt: skip
+    write_text(run.folder / PROVENANCE, json.dumps(facts, indent=2) + "\n")
 
 
 def _resume_step(run: Prepared, checkpoints: Checkpoints) -> int:
@@ -194,8 +212,7 @@ def _resume_step(run: Prepared, checkpoints: Checkpoints) -> int:
     if not checkpoints.last.is_file():
         return 0
     step = int(checkpoints.read_last()["global_step"])
-    before = json.loads((run.folder / "provenance.json").read_text())["environment"]
-    now = environment()
+    before, now = (read_provenance(run.folder) or {})["environment"], environment()
     changed = [key for key in ("versions", "threads", "device") if before[key] != now[key]]
     if changed and run.config.resume != "force":
         raise UserError(

@@ -311,3 +311,28 @@ def test_an_untrained_pooling_head_starts_the_same_whatever_ran_before(
         result = train(configure(*SHORT, "model.pooler=cls_head", f"paths.runs={tmp_path / str(number)}"))
         models.append((result.folder / "model" / "2_Dense" / "model.safetensors").read_bytes())
     assert models[0] == models[1]
+
+
+def test_seeds_that_start_from_their_own_teacher_share_a_folder(configure: Callable[..., Config]) -> None:
+    folders = []
+    for seed in (0, 1):
+        teacher = train(configure("experiment=simcse", *SHORT, f"seed={seed}")).folder
+        folders.append(
+            train(configure("experiment=distill_static", *SHORT, f"seed={seed}", f"teacher={teacher}")).folder
+        )
+    assert folders[0].parent == folders[1].parent
+    other = prepare(configure("experiment=distill_static", *SHORT, "seed=1", f"teacher={folders[0]}"))
+    assert other.folder.parent != folders[0].parent
+
+
+def test_a_teacher_that_was_trained_anew_is_noticed(configure: Callable[..., Config]) -> None:
+    teacher = train(configure("experiment=simcse", *SHORT)).folder
+    student = configure("experiment=distill_static", *SHORT, f"teacher={teacher}")
+    train(student)
+    weights = teacher / "model" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match="another teacher than there is now"):
+        train(student)
+    assert train(student.model_copy(update={"fresh": True})).status == "finished"

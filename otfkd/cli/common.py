@@ -56,6 +56,9 @@ def exit_with(action: Callable[[], Any]) -> None:
         action()
     except UserError as error:
         _fail(USERS, str(error))
+    except BrokenPipeError:
+        # The reader has seen enough, as `| head` has; without this Python complains once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (Interrupted, KeyboardInterrupt) as error:
         _fail(INTERRUPTED, str(error) or "interrupted")
     except Exception as error:
