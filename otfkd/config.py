@@ -99,10 +99,11 @@ class TrainerConfig(Node):
 
 
 class EvaluationConfig(Node):
-    suite: Literal["mini", "sts"]
+    suite: Literal["mini", "sts", "transfer"]
     path: str | None
     repo: str | None
     file: str | None
+    protocol: Literal["full", "fast"] | None
     every: PositiveInt | None  # None: only after the last step
     batch_size: PositiveInt
     max_length: Annotated[int, Field(ge=3)]

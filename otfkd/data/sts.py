@@ -89,6 +89,11 @@ def load_suite(config: EvaluationConfig, data_root: str | None, cache: Path) -> 
     Raises:
         UserError: a file is missing, misaligned or not what it should be, by its path.
     """
+    if config.suite == "transfer":
+        raise UserError(
+            "evaluation=transfer chooses no checkpoint: train with evaluation=sts or mini, then score the run "
+            "with otfkd-eval evaluation=transfer"
+        )
     if config.suite == "mini":
         return _mini_suite()
     return _sts_suite(_find_sts(config, data_root, cache))
@@ -123,7 +128,7 @@ def _sts_suite(root: Path) -> Suite:
 def _find_sts(config: EvaluationConfig, data_root: str | None, cache: Path) -> Path:
     given = config.path or data_root
     if given is None:
-        return _from_hub(config, cache)
+        return from_hub(config, cache)
     root = Path(given)
     candidates = [root / below for below in ("", "downstream", "senteval/downstream", "SentEval/data/downstream")]
     for candidate in candidates:
@@ -135,7 +140,12 @@ def _find_sts(config: EvaluationConfig, data_root: str | None, cache: Path) -> P
     )
 
 
-def _from_hub(config: EvaluationConfig, cache: Path) -> Path:
+def from_hub(config: EvaluationConfig, cache: Path) -> Path:
+    """SentEval's data from the hub, unpacked once: the folder in which its task folders lie.
+
+    Raises:
+        UserError: the hub cannot be reached, or its archive is not whole.
+    """
     import tarfile
     import zlib
 

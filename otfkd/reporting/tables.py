@@ -89,6 +89,8 @@ def build_table(
         UserError: rows that were scored on different data or by different protocols.
     """
     everything = [row for rows in measured.values() for row in rows]
+    if any("all" not in scores for row in everything for scores in row.scores.values()):
+        raise UserError(f"the table '{title}' shows STS scores, and some of its rows are of other tasks: drop them")
     for what in ("suite_sha256", "protocol"):
         found = sorted({getattr(row, what) for row in everything})
         if len(found) > 1:

@@ -2,13 +2,25 @@
 
 from collections.abc import Sequence
 
+from otfkd.reporting.tables import MISSING
 from otfkd.results import Row
 
-_AGGREGATIONS = {"all": "all pairs", "mean": "mean of subsets", "wmean": "weighted mean"}
+# What a line of scores is called and how many decimals it has; the first that a row has is its headline.
+_LINES = {
+    "all": ("all pairs", 2),
+    "mean": ("mean of subsets", 2),
+    "wmean": ("weighted mean", 2),
+    "accuracy": ("accuracy", 2),
+    "f1": ("F1", 2),
+    "dev_accuracy": ("accuracy on dev", 2),
+    "pairs": ("pairs", 0),
+    "n": ("test examples", 0),
+    "blank": ("blank sentences", 0),
+}
 
 
 def scores(rows: Sequence[Row]) -> str:
-    """One block a row: where the model comes from, then its tasks under each aggregation, 'all' being the headline."""
+    """One block a row: where the model comes from, then its tasks, a line a measure."""
     return "\n\n".join(_block(row) for row in rows)
 
 
@@ -19,9 +31,11 @@ def _block(row: Row) -> str:
     tasks = list(row.scores)
     width = max(7, *(len(task) for task in tasks))
     lines = [" " * 16 + "".join(f"{task:>{width + 2}}" for task in tasks)]
-    for key, label in _AGGREGATIONS.items():
-        lines.append(f"{label:<16}" + "".join(f"{row.scores[task][key]:>{width + 2}.2f}" for task in tasks))
-    lines.append(f"{'pairs':<16}" + "".join(f"{row.scores[task]['pairs']:>{width + 2}.0f}" for task in tasks))
+    measured = [key for key in _LINES if any(key in row.scores[task] for task in tasks)]
+    for key in measured:
+        label, decimals = _LINES[key]
+        cells = [f"{row.scores[task][key]:.{decimals}f}" if key in row.scores[task] else MISSING for task in tasks]
+        lines.append(f"{label:<16}" + "".join(f"{cell:>{width + 2}}" for cell in cells))
     if len(tasks) > 1:
-        lines.append(f"average of 'all': {row.average:.2f}")
+        lines.append(f"average of '{measured[0]}': {row.average:.2f}")
     return "\n".join([title, *lines])

@@ -156,7 +156,14 @@ KNOWN = {
 @pytest.mark.parametrize(("pooler", "layers"), KNOWN)
 def test_minilm_scores_what_is_known(real_data: Path, pooler: Pooler, layers: int | None) -> None:
     config = EvaluationConfig(
-        suite="sts", path=str(real_data), repo=None, file=None, every=None, batch_size=128, max_length=128
+        suite="sts",
+        path=str(real_data),
+        repo=None,
+        file=None,
+        protocol=None,
+        every=None,
+        batch_size=128,
+        max_length=128,
     )
     suite = load_suite(config, None, real_data)
     encoder = load_encoder(find_model("minilm"), pooler, layers)
