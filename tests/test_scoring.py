@@ -45,7 +45,7 @@ def test_a_transfer_row_names_its_protocol_and_is_written(rows: list[Row], tmp_p
     assert row.protocol.startswith("SentEval fast: accuracy, 5 folds")
     assert (row.suite, row.split, set(row.scores)) == ("transfer", "test", {"MR", "MRPC"})
     assert row.average == pytest.approx(sum(round(task["accuracy"], 2) for task in row.scores.values()) / 2)
-    assert row.scores["MR"]["accuracy"] == 100
+    assert row.scores["MR"]["accuracy"] > 60  # of two equal classes
     assert read_rows(tmp_path / "rows.jsonl") == rows
 
 
