@@ -188,7 +188,6 @@ class EvaluateConfig(Root):
 
     model: ModelConfig
     evaluation: EvaluationConfig
-    precision: PrecisionConfig
     output: str | None
     paths: PathsConfig
 

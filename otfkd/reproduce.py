@@ -175,6 +175,6 @@ def _score_untrained(profile: str, overrides: Sequence[str]) -> tuple[list[Row],
     folder = Path(config.paths.runs) / "untrained" / run.hash
     if not (folder / RESULTS).is_file():
         values: dict[str, Any] = config.model_dump()
-        wanted = {key: values[key] for key in ("model", "evaluation", "precision", "paths")}
+        wanted = {key: values[key] for key in ("model", "evaluation", "paths")}
         write_rows(folder / RESULTS, score_model(EvaluateConfig.model_validate({**wanted, "output": None})))
     return [row for row in read_rows(folder / RESULTS) if row.split == "test"], folder

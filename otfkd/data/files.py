@@ -56,9 +56,6 @@ class JsonLines:
     def truncate(self, size: int) -> None:
         os.truncate(self.path, size)
 
-    def rows(self) -> list[dict[str, Any]]:
-        return read_json_lines(self.path)
-
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """All rows of a JSON-lines file."""

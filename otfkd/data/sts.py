@@ -225,15 +225,24 @@ def _table(
     return tuple(pairs)
 
 
-def _lines(path: Path) -> list[str]:
+def read_task_file(path: Path, encoding: str = "utf-8") -> str:
+    """The text of one of SentEval's files.
+
+    Raises:
+        UserError: it is missing or cannot be read.
+    """
     try:
-        text = path.read_bytes().decode()
+        return path.read_bytes().decode(encoding)
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing: fetch SentEval's data, or point evaluation.path or OTFKD_DATA at it"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}): fetch the data again") from None
+
+
+def _lines(path: Path) -> list[str]:
+    text = read_task_file(path)
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
 

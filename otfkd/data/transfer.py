@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from otfkd.data.sts import read_task_file
 from otfkd.errors import UserError
 from otfkd.provenance import sha256_bytes
 
@@ -180,16 +181,8 @@ def _columns(path: Path, expected: int, width: int, *, header: bool = False) -> 
 
 
 def _lines(path: Path, expected: int, encoding: str) -> list[str]:
-    try:
-        content = path.read_bytes()
-        text = content.decode(encoding)
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} is missing: fetch SentEval's data, or point evaluation.path or OTFKD_DATA at it"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}): fetch the data again") from None
-    if content[:200].lstrip().lower().startswith((b"<!doctype", b"<html")):
+    text = read_task_file(path, encoding)
+    if text[:200].lstrip().lower().startswith(("<!doctype", "<html")):
         raise UserError(f"{path} is a web page, as failed downloads leave behind: fetch the data again")
     lines = text.removesuffix("\n").split("\n") if text else []
     if len(lines) != expected:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from otfkd.data.files import JsonLines, replacing, write_bytes, write_text
+from otfkd.data.files import JsonLines, read_json_lines, replacing, write_bytes, write_text
 
 
 def test_a_file_appears_with_its_folders(tmp_path: Path) -> None:
@@ -59,10 +59,10 @@ def test_others_may_read_the_file(tmp_path: Path) -> None:
 
 def test_json_lines_grow_row_by_row(tmp_path: Path) -> None:
     rows = JsonLines(tmp_path / "new" / "rows.jsonl")
-    assert rows.rows() == []
+    assert read_json_lines(rows.path) == []
     rows.append({"step": 1, "text": "a\u2028b\nc"})
     rows.append({"step": 2})
-    assert rows.rows() == [{"step": 1, "text": "a\u2028b\nc"}, {"step": 2}]
+    assert read_json_lines(rows.path) == [{"step": 1, "text": "a\u2028b\nc"}, {"step": 2}]
 
 
 def test_json_lines_are_cut_back_to_an_earlier_size(tmp_path: Path) -> None:
@@ -72,12 +72,12 @@ def test_json_lines_are_cut_back_to_an_earlier_size(tmp_path: Path) -> None:
     rows.append({"step": 2})
     rows.truncate(size)
     rows.append({"step": 3})
-    assert rows.rows() == [{"step": 1}, {"step": 3}]
+    assert read_json_lines(rows.path) == [{"step": 1}, {"step": 3}]
 
 
 def test_opening_json_lines_again_keeps_them(tmp_path: Path) -> None:
     JsonLines(tmp_path / "rows.jsonl").append({"step": 1})
-    assert JsonLines(tmp_path / "rows.jsonl").rows() == [{"step": 1}]
+    assert read_json_lines(JsonLines(tmp_path / "rows.jsonl").path) == [{"step": 1}]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object()])
