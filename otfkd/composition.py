@@ -66,6 +66,9 @@ def prepare_overrides(overrides: Sequence[str], schema: type[Root]) -> list[str]
             raise unknown_key(key, valid)
         elif key in groups() and value is None and key != "profile":
             raise UserError(f"{key} needs a choice: take one of {', '.join(options(key))}")
+        elif key == "teacher" and isinstance(value, list):
+            paths = ",".join(_quoted(str(path)) for path in value)
+            expanded += ["teacher=custom", f"teacher.path=[{paths}]"]
         elif key in groups() and isinstance(value, str) and value not in options(key):
             if key not in OPEN_GROUPS:
                 raise UserError(f"{key}={value} is not a choice: take one of {', '.join(options(key))}")

@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -49,10 +50,15 @@ class DataConfig(Node):
 
 class TeacherConfig(Node):
     source: Literal["none", "self", "model"]
-    path: str | None
+    path: str | list[str] | None  # several teach together, their similarities averaged
+    weights: list[PositiveFloat] | None  # of several; None: equal
     pooler: Pooler | None
     layers: PositiveInt | None
     warmup_steps: PositiveInt | None
+
+    @property
+    def paths(self) -> list[str]:
+        return [self.path] if isinstance(self.path, str) else self.path or []
 
 
 class StudentConfig(Node):
@@ -68,18 +74,46 @@ class ObjectiveConfig(Node):
     group_p: Fraction | None
 
 
+class EmaConfig(Node):
+    decay: Fraction
+    shape: Literal["constant", "ramp", "cosine"]
+
+
+class OnRotationConfig(Node):
+    student: Literal["continue", "reinit"]
+    optimizer: Literal["keep", "reset"]
+    lr: Literal["continue", "restart"]
+
+
 class ScheduleConfig(Node):
-    trigger: Literal["never", "every", "at"]
+    trigger: Literal["never", "every", "at", "geometric", "on_improvement", "plateau", "follow"]
     every: PositiveInt | None
     at: list[PositiveInt] | None
-    source: Literal["current", "best"]
-    cache_every: PositiveInt | None
+    first: PositiveInt | None
+    ratio: Annotated[float, Field(gt=1)] | None
+    patience: PositiveInt | None
+    start: NonNegativeInt
     max_rotations: PositiveInt | None
+    gate: NonNegativeFloat | None
+    source: Literal["current", "best", "ema", "average"]
+    average: PositiveInt
+    ema: EmaConfig
+    retain: Literal["replace", "pool", "pool_initial"]
+    pool: PositiveInt
+    aggregate: Literal["mean", "dev_weighted", "sample"]
+    on_rotation: OnRotationConfig
+    cache_every: PositiveInt | None
     keep: PositiveInt
+
+    @property
+    def waits_for_dev(self) -> bool:
+        """Whether dev scores decide if a rotation takes place."""
+        return self.trigger in ("on_improvement", "plateau") or self.gate is not None
 
 
 class OptimizerConfig(Node):
     lr: PositiveFloat
+    decay: Literal["linear", "cosine", "constant"]
     weight_decay: NonNegativeFloat
     clip_norm: PositiveFloat
 

@@ -68,8 +68,8 @@ class StepReport(L.Callback):
         if "kd" in values:
             parts.append(f"kd {values['kd']:.4f}")
         parts.append(f"teacher {self.rotation.generation}")
-        if self.rotation.dev is not None:
-            parts.append(f"dev {self.rotation.dev:.2f}")
+        if self.rotation.dev.latest is not None:
+            parts.append(f"dev {self.rotation.dev.latest:.2f}")
         return "  ".join(parts)
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:

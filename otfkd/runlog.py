@@ -9,6 +9,8 @@ from lightning.pytorch.loggers import Logger
 
 from otfkd.data.files import JsonLines
 
+SAME = 0.95  # rank correlation from which on a new teacher is said to be much like the student
+
 
 class RunLog:
     """The jsonl files of a run's folder; metrics.jsonl is the source of truth and loggers only mirror it.
@@ -29,9 +31,10 @@ class RunLog:
 
     def rotation(self, row: dict[str, Any]) -> None:
         self._rotations.append(row)
-        logging.getLogger("otfkd").info(
-            "after step %d, %s became teacher %d", row["step"], row["snapshot"], row["generation"]
-        )
+        if self._mirror is not None:
+            numbers = {f"rotation/{name}": value for name, value in row.items() if isinstance(value, int | float)}
+            self._mirror.log_metrics(numbers, row["step"])
+        logging.getLogger("otfkd").info("after step %d, %s", row["step"], _told(row))
 
     def timing(self, event: str, seconds: float, **facts: Any) -> None:
         self._timings.append({"event": event, "seconds": round(seconds, 3), "at": round(time.time(), 3), **facts})
@@ -42,3 +45,17 @@ class RunLog:
     def rewind(self, offsets: dict[str, int]) -> None:
         self._metrics.truncate(offsets["metrics"])
         self._rotations.truncate(offsets["rotations"])
+
+
+def _told(row: dict[str, Any]) -> str:
+    """A line of rotations.jsonl in words."""
+    if row["event"] == "refused":
+        return f"no rotation: {row['reason']}"
+    if row["event"] == "follows":
+        return "the student's moving average became the teacher"
+    told = f"{row['snapshot']} became teacher {row['generation']}"
+    agreement, before, after = row.get("agreement_after"), row.get("kd_gradient_before"), row.get("kd_gradient_after")
+    if agreement is not None and agreement > SAME:
+        left = "" if not before else f", the distillation's gradient {after / before:.0%} of what it was"
+        told += f", which ranks as the student does (agreement {agreement:.3f}{left}): it has little new to teach yet"
+    return told

@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,8 +19,9 @@ from otfkd.config import Config
 from otfkd.data.datamodule import CorpusData, Source
 from otfkd.data.files import write_text
 from otfkd.data.tokens import fingerprint_tokenizer, token_cache
+from otfkd.describe import describe
 from otfkd.distill.checkpoints import Checkpoints, WholeFiles
-from otfkd.distill.module import Distillation
+from otfkd.distill.module import Distillation, diagnose
 from otfkd.distill.rotation import TeacherRotation
 from otfkd.distill.snapshots import SnapshotCache
 from otfkd.distill.teacher import TeacherSlot
@@ -28,7 +29,7 @@ from otfkd.errors import UserError
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.export import save_encoder
 from otfkd.models.registry import load_encoder
-from otfkd.prepare import PROVENANCE, RESULTS, Prepared, describe, prepare, read_provenance
+from otfkd.prepare import PROVENANCE, RESULTS, Prepared, prepare, read_provenance
 from otfkd.progress import StepReport
 from otfkd.provenance import derived_seed, environment
 from otfkd.results import Row, read_rows, write_rows
@@ -70,8 +71,8 @@ def train(config: Config) -> TrainResult:
 
 def _plan_and_train(config: Config) -> TrainResult:
     run = prepare(config)
-    student, teacher = run.load_student(), run.load_teacher()
-    plan = describe(run, student, teacher)
+    student, teachers = run.load_student(), run.load_teachers()
+    plan = describe(run, student, teachers)
     if config.dry_run:
         return TrainResult(run.folder, "planned", plan, [])
     with locked(run.folder):
@@ -82,12 +83,12 @@ def _plan_and_train(config: Config) -> TrainResult:
             return TrainResult(run.folder, "skipped", plan, read_rows(run.folder / RESULTS))
         with logging_to(run.folder / "run.log"):
             log.info("%s", plan)
-            rows = _train(run, student, teacher, plan)
+            rows = _train(run, student, teachers, plan)
             write_rows(run.folder / RESULTS, rows)
     return TrainResult(run.folder, "finished", plan, rows)
 
 
-def _train(run: Prepared, student: Encoder, teacher: Encoder | None, plan: str) -> list[Row]:
+def _train(run: Prepared, student: Encoder, teachers: Sequence[Encoder], plan: str) -> list[Row]:
     config, folder = run.config, run.folder
     checkpoints, cache = Checkpoints(folder / "checkpoints"), SnapshotCache(folder / "snapshots")
     done = _resume_step(run, checkpoints)
@@ -96,19 +97,20 @@ def _train(run: Prepared, student: Encoder, teacher: Encoder | None, plan: str) 
         cache.prune(())
     torch.manual_seed(derived_seed(config.seed, "head"))
     head = Head(student.width) if config.model.head and student.head is None else None
-    slot, data = TeacherSlot(), _data(run, student, teacher, done)
-    if teacher is not None:
-        slot.install(teacher, own_tokens=data.batches.teacher is not None)
-    module = Distillation(student, head, slot, config)
+    data, reads = _data(run, student, teachers, done)
+    slot = TeacherSlot()
+    if teachers:
+        slot.install(teachers, config.teacher.weights, reads)
+    module = Distillation(student, head, slot, config, run.plan)
     mirror = _logger(run)
     run_log = RunLog(folder, mirror)
     if not done:
         run_log.rewind({"metrics": 0, "rotations": 0})
     with stop_flag() as stopping, _finishing(mirror):
         rotation = TeacherRotation(
-            run.plan, cache, checkpoints,
+            run.plan, config.schedule, cache, checkpoints, run_log,
             evaluate=lambda encoder: dev_score(encoder, run.suite, config.evaluation),
-            log=run_log, source=config.schedule.source, keep=config.schedule.keep, stopping=stopping,
+            diagnose=diagnose, stopping=stopping,
         )  # fmt: skip
         report = StepReport(rotation, run_log, config.logger.every, config.trainer.max_steps)
         trainer = _trainer(config, [report, rotation])
@@ -154,18 +156,22 @@ def _numerics(config: Config) -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
 
 
-def _data(run: Prepared, student: Encoder, teacher: Encoder | None, done: int) -> CorpusData:
+def _data(
+    run: Prepared, student: Encoder, teachers: Sequence[Encoder], done: int
+) -> tuple[CorpusData, list[int | None]]:
+    """The corpus as each model reads it, and for each teacher which of its own tokens it reads, if any."""
     config = run.config
 
     def source(encoder: Encoder) -> Source:
         return Source(token_cache(run.corpus, encoder.tokenizer, config.data.max_length, run.cache), encoder.pad_id)
 
-    reads_alike = teacher is None or fingerprint_tokenizer(teacher.tokenizer) == fingerprint_tokenizer(
-        student.tokenizer
-    )
+    as_student = fingerprint_tokenizer(student.tokenizer)
+    readers = {fingerprint_tokenizer(teacher.tokenizer): teacher for teacher in teachers}
+    own = [tokenizer for tokenizer in readers if tokenizer != as_student]
+    read = [fingerprint_tokenizer(teacher.tokenizer) for teacher in teachers]
     data = CorpusData(
         source(student),
-        None if teacher is None or reads_alike else source(teacher),
+        [source(readers[tokenizer]) for tokenizer in own],
         batch_size=config.data.batch_size,
         seed=config.seed,
         total_batches=config.total_batches,
@@ -176,7 +182,7 @@ def _data(run: Prepared, student: Encoder, teacher: Encoder | None, done: int) -
         len(data.batches.student.tokens),
         data.batches.student.tokens.blank,
     )
-    return data
+    return data, [None if tokenizer == as_student else own.index(tokenizer) for tokenizer in read]
 
 
 def _check_inputs(run: Prepared) -> None:

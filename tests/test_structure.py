@@ -20,7 +20,7 @@ LAYERS = (
     {"models"},
     {"evaluation"},
     {"distill"},
-    {"results", "runlog", "runfolder", "signals", "prepare", "progress", "scoring"},
+    {"results", "runlog", "runfolder", "signals", "prepare", "describe", "progress", "scoring"},
     {"runs", "api"},
     {"reporting"},
     {"reproduce"},

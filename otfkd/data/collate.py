@@ -37,16 +37,16 @@ class Batch:
     Attributes:
         lines: their line numbers.
         student: their tokens as the student reads them.
-        teacher: as the initial teacher reads them; None where it reads them as the student does.
+        teachers: as those members of the initial teacher read them that do not read as the student does.
     """
 
     lines: tuple[int, ...]
     student: Tokens
-    teacher: Tokens | None
+    teachers: tuple[Tokens, ...] = ()
 
     def to(self, device: torch.device | str, **_: Any) -> Self:
         """Move to a device; Lightning calls this and passes transfer options on."""
-        return type(self)(self.lines, self.student.to(device), self.teacher and self.teacher.to(device))
+        return type(self)(self.lines, self.student.to(device), tuple(tokens.to(device) for tokens in self.teachers))
 
 
 def pad(rows: Sequence[Sequence[int] | NDArray[np.int32]], pad_id: int) -> Tokens:

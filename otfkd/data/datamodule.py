@@ -21,12 +21,12 @@ class Source:
 
 
 class OrderedBatches(Dataset[Batch]):
-    """Batch `number` of a run, made on demand; teacher tokens only where the initial teacher reads differently."""
+    """Batch `number` of a run, made on demand; teacher tokens only where an initial teacher reads differently."""
 
-    def __init__(self, order: Order, student: Source, teacher: Source | None, total: int):
+    def __init__(self, order: Order, student: Source, teachers: Sequence[Source], total: int):
         self.order = order
         self.student = student
-        self.teacher = teacher
+        self.teachers = teachers
         self.total = total
 
     def __len__(self) -> int:
@@ -35,8 +35,8 @@ class OrderedBatches(Dataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         rows = self.order.batch(number)
         lines, ids = self.student.tokens.read(rows)
-        teacher = None if self.teacher is None else pad(self.teacher.tokens.read(rows)[1], self.teacher.pad_id)
-        return Batch(tuple(lines), pad(ids, self.student.pad_id), teacher)
+        teachers = tuple(pad(source.tokens.read(rows)[1], source.pad_id) for source in self.teachers)
+        return Batch(tuple(lines), pad(ids, self.student.pad_id), teachers)
 
 
 class _From(Sequence[int]):
@@ -60,7 +60,7 @@ class CorpusData(L.LightningDataModule):
 
     Args:
         student: the corpus as the student reads it.
-        teacher: as the initial teacher reads it, where that differs.
+        teachers: as members of the initial teacher read it, where that differs.
         batch_size: sentences a micro-batch.
         seed: of the order.
         total_batches: micro-batches of the whole run.
@@ -68,11 +68,18 @@ class CorpusData(L.LightningDataModule):
     """
 
     def __init__(
-        self, student: Source, teacher: Source | None, *, batch_size: int, seed: int, total_batches: int, start: int = 0
+        self,
+        student: Source,
+        teachers: Sequence[Source],
+        *,
+        batch_size: int,
+        seed: int,
+        total_batches: int,
+        start: int = 0,
     ):
         super().__init__()
         order = Order(len(student.tokens), batch_size, seed)
-        self.batches = OrderedBatches(order, student, teacher, total_batches)
+        self.batches = OrderedBatches(order, student, teachers, total_batches)
         self.start = start
 
     def train_dataloader(self) -> DataLoader[Batch]:

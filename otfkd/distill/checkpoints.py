@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from otfkd.data.files import replacing
 from otfkd.errors import UserError, first_line
 
-FORMAT = 1  # of what the rotation callback keeps in a checkpoint
+FORMAT = 2  # of what the rotation callback keeps in a checkpoint
 
 
 class WholeFiles(CheckpointIO):

@@ -7,13 +7,15 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from otfkd.config import Config
 from otfkd.data.collate import Batch
+from otfkd.distill.diagnostics import compare
 from otfkd.distill.objective import Terms, objective
+from otfkd.distill.rate import decayed
+from otfkd.distill.schedule import Plan
 from otfkd.distill.teacher import TeacherSlot
-from otfkd.models.encoder import Encoder, Head
+from otfkd.models.encoder import Encoder, Head, evaluating
 from otfkd.provenance import derived_seed
 
 
@@ -25,14 +27,16 @@ class Distillation(L.LightningModule):
         head: SimCSE's head, used in training only; None for the pooler that has it built in.
         teacher: the slot.
         config: the run's config.
+        plan: between which rotations the learning rate decays, where it restarts.
     """
 
-    def __init__(self, student: Encoder, head: Head | None, teacher: TeacherSlot, config: Config):
+    def __init__(self, student: Encoder, head: Head | None, teacher: TeacherSlot, config: Config, plan: Plan):
         super().__init__()
         self.student = student
         self.head = head
         self.teacher = teacher
         self.config = config
+        self.plan = plan
         self.rate = 0.0  # of the optimizer step just done
         self.grad_norm = torch.zeros(())  # before clipping
         self.terms: list[Terms] = []  # of the micro-batches since the last optimizer step
@@ -53,16 +57,34 @@ class Distillation(L.LightningModule):
         torch.manual_seed(derived_seed(self.config.seed, "dropout", batch_idx))
         shuffle = torch.Generator().manual_seed(derived_seed(self.config.seed, "group_p", batch_idx))
         view1, view2 = self.project(self.student(batch.student.twice())).chunk(2)
-        teacher = self.teacher(batch) if self.teacher.filled and self.config.distils else None
-        terms = objective(self.config.objective, (view1, view2), teacher, shuffle)
+        teachers, weights = self.taught(batch, batch_idx)
+        terms = objective(self.config.objective, (view1, view2), teachers, weights, shuffle)
         self.terms.append(terms)
         return terms.total
+
+    def taught(self, batch: Batch, batch_idx: int) -> tuple[list[Tensor], list[float]]:
+        """What teaches on a batch: the members' embeddings and their shares; nothing while the slot is empty."""
+        slot = self.teacher
+        if not (slot.filled and self.config.distils):
+            return [], []
+        if self.config.schedule.aggregate == "sample":
+            drawn = slot.draw(derived_seed(self.config.seed, "member", batch_idx))
+            return slot(batch.student, batch.teachers, only=drawn), [1.0]
+        return slot(batch.student, batch.teachers), slot.weights
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
         # By hand, because Lightning's refuses fused optimizers under autocast, where only fp16 would need it to.
         parameters = optimizer.param_groups[0]["params"]
         self.grad_norm = clip_grad_norm_(parameters, self.config.optimizer.clip_norm)
-        self.rate = optimizer.param_groups[0]["lr"]
+        self.rate = optimizer.param_groups[0]["lr"] = self.learning_rate(self.trainer.global_step)
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of the optimizer step after `step`; with restarts, each teacher's time has a decay of its own."""
+        config = self.config
+        restarts = config.schedule.on_rotation.lr == "restart"
+        start = self.teacher.installed if restarts else 0
+        end = self.plan.cycle_end(start) if restarts else config.trainer.max_steps
+        return config.optimizer.lr * decayed(config.optimizer.decay, step, start, end)
 
     def step_metrics(self) -> dict[str, float]:
         """Means over the micro-batches of the optimizer step just done; asking starts the next step's."""
@@ -78,16 +100,26 @@ class Distillation(L.LightningModule):
             metrics["kd"] = _mean(distilled)
         return metrics
 
-    def configure_optimizers(self) -> Any:
-        optimizer = AdamW(
+    def configure_optimizers(self) -> Optimizer:
+        return AdamW(
             [parameter for part in (self.student, self.head) if part is not None for parameter in part.parameters()],
             lr=self.config.optimizer.lr,
             weight_decay=self.config.optimizer.weight_decay,
             fused=True,
         )
-        steps = self.config.trainer.max_steps
-        decay = LambdaLR(optimizer, lambda step: max(0.0, 1 - step / steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
+
+
+def diagnose(module: Distillation, batch: Batch) -> dict[str, float | None]:
+    """How student and teacher compare on a batch, as the distillation sees them but for dropout."""
+    config = module.config.objective
+    parts = torch.nn.ModuleList(part for part in (module.student, module.head) if part is not None)
+    with evaluating(parts):
+        student = module.project(module.student(batch.student))
+        members = module.teacher(batch.student, batch.teachers)
+        return compare(
+            student, members, module.teacher.weights,
+            temperature_student=config.temperature_student, temperature_teacher=config.temperature_teacher,
+        )  # fmt: skip
 
 
 def _mean(values: list[Tensor]) -> float:

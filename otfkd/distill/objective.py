@@ -1,5 +1,6 @@
 """The training objective: what the losses are made of and how they add up."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,21 +21,28 @@ class Terms:
 
 
 def objective(
-    config: ObjectiveConfig, views: tuple[Tensor, Tensor], teacher: Tensor | None, generator: torch.Generator
+    config: ObjectiveConfig,
+    views: tuple[Tensor, Tensor],
+    teachers: Sequence[Tensor],
+    weights: Sequence[float],
+    generator: torch.Generator,
 ) -> Terms:
     """InfoNCE between the student's views, plus the weighted distillation of the teacher's similarities into view 1.
 
     Args:
         config: weights and temperatures.
         views: the student's two views with its head, (B, d) each.
-        teacher: the teacher's embeddings of the same sentences, (B, d') of any width; None while its slot is empty.
+        teachers: the members' embeddings of the same sentences, (B, d') each, of any width; none while its slot is
+            empty.
+        weights: the members' shares in the target, adding up to 1 (Xu et al. 2023, DistillCSE, eq. 7).
         generator: for Group-P.
     """
     view1, view2 = views
     contrastive = info_nce(view1, view2, config.temperature)
-    if teacher is None:
+    if not teachers:
         return Terms(contrastive, contrastive, None)
-    target = off_diagonal(cosine(teacher, teacher))
+    cosines = [share * cosine(member, member) for share, member in zip(weights, teachers, strict=True)]
+    target = off_diagonal(torch.stack(cosines).sum(0))
     if config.group_p is not None:
         target = group_p(target, config.group_p, generator)
     distillation = similarity_distillation(

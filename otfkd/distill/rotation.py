@@ -1,17 +1,20 @@
 """The Callback that drives a run: evaluate, cache, rotate, checkpoint, in that order, after the steps of its plan."""
 
-import math
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import lightning as L
+from torch import Tensor, nn
 
+from otfkd.config import ScheduleConfig
+from otfkd.distill.candidates import Candidates
 from otfkd.distill.checkpoints import FORMAT, Checkpoints
+from otfkd.distill.pool import Pool
 from otfkd.distill.schedule import Plan
 from otfkd.distill.snapshots import Snapshot, SnapshotCache
 from otfkd.distill.teacher import TeacherSlot
+from otfkd.distill.triggers import DevWatch
 from otfkd.errors import Interrupted, UserError
-from otfkd.models.encoder import Encoder
 
 
 class Log(Protocol):
@@ -24,49 +27,74 @@ class Log(Protocol):
 
 
 class TeacherRotation(L.Callback):
-    """Rotates cached students into the teacher slot of a LightningModule with a `student` encoder and a `teacher` slot.
+    """Rotates cached students into the teacher slot of a LightningModule with a `student` and a `teacher` slot.
 
     All in one hook, so that the checkpoint of step N already has the teacher that step N+1 will learn from.
 
     Args:
         plan: what is due after which optimizer step.
+        schedule: which snapshot rotates, who stays beside it, and what else a rotation does.
         cache: where snapshots live.
         checkpoints: where `last` and `best` live.
-        evaluate: a dev score of the student, higher is better.
         log: where metrics and rotations are written.
-        source: which snapshot rotates in: the student as it is, or the best by dev cached since the last rotation.
-        keep: snapshots kept besides the teacher's and the candidates for the next rotation.
+        evaluate: a dev score of a student, higher is better.
+        diagnose: facts of student and teacher on a batch, asked before and after each rotation.
         stopping: whether a signal asked the run to stop.
+
+    Attributes:
+        step: optimizer steps done.
+        generation: rotations so far.
+        dev: what dev scores have said.
+        pool: who teaches.
+        candidates: who may teach next.
     """
 
     def __init__(
         self,
         plan: Plan,
+        schedule: ScheduleConfig,
         cache: SnapshotCache,
         checkpoints: Checkpoints,
-        *,
-        evaluate: Callable[[Encoder], float],
         log: Log,
-        source: Literal["current", "best"] = "current",
-        keep: int = 2,
+        *,
+        evaluate: Callable[[Any], float],
+        diagnose: Callable[[Any, Any], dict[str, float | None]] = lambda module, batch: {},
         stopping: Callable[[], bool] = lambda: False,
     ):
         self.plan = plan
+        self.schedule = schedule
         self.cache = cache
         self.checkpoints = checkpoints
-        self.evaluate = evaluate
         self.run_log = log
-        self.source = source
-        self.keep = keep
+        self.evaluate = evaluate
+        self.diagnose = diagnose
         self.stopping = stopping
         self.step = 0
         self.generation = 0
-        self.teacher: Snapshot | None = None
-        self.candidates: list[Snapshot] = []
-        self.recent: list[str] = []
+        self.first_installed = 0
+        self.installed = 0
+        self.dev = DevWatch(schedule)
+        self.pool = Pool(schedule)
+        self.candidates = Candidates(schedule, cache, evaluate, plan.max_steps)
         self.checkpointed: set[str] = set()
-        self.best = -math.inf
-        self.dev: float | None = None
+        self.origin: dict[str, Tensor] = {}
+
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        # Before a checkpoint is read: a student that begins again begins here.
+        if self.schedule.on_rotation.student == "reinit":
+            self.origin = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        student, slot, shadow = _student(module), _slot(module), self.candidates.shadow
+        if self.step == 0:
+            self.pool.begin(slot, self.evaluate)
+            if shadow is not None:
+                shadow.start(student)
+        elif self._follows:
+            self._follow(module)
+        else:
+            self.pool.restore(slot, student, self.cache)
+            slot.first_installed, slot.installed = self.first_installed, self.installed
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -74,69 +102,117 @@ class TeacherRotation(L.Callback):
         if trainer.global_step == self.step:
             return  # a micro-batch in between two optimizer steps
         self.step = trainer.global_step
-        dev = self._evaluate(module) if self.step in self.plan.evaluate else None
+        student, evaluated = _student(module), self.step in self.plan.evaluate
+        if self.candidates.shadow is not None:
+            self.candidates.shadow.update(student, self.step)
+        if evaluated:
+            self._evaluate(student)
         if self.step in self.plan.cache:
-            self._cache(module, dev)
-        if self.step in self.plan.rotate:
-            self._rotate(module, trainer.optimizers[0].param_groups[0]["lr"])
+            self.candidates.take(student, self.step, self.dev.latest if evaluated else None)
+        if self._due:
+            self._rotate(trainer, module, batch)
+        if self._follows:
+            self._follow(module)
+        self._save(trainer)
+
+    @property
+    def _due(self) -> bool:
+        most = self.schedule.max_rotations
+        if self.step not in self.plan.rotate or (most is not None and self.generation >= most):
+            return False
+        return self.dev.fires or self.step == self.plan.fills
+
+    @property
+    def _follows(self) -> bool:
+        return self.plan.follows is not None and self.step >= self.plan.follows
+
+    def _evaluate(self, student: nn.Module) -> None:
+        score = self.evaluate(student)
+        self.dev.see(score)
+        self.run_log.metrics(self.step, {"dev": score})
+        if self.dev.improved:
+            self.checkpoints.save_best(student, {"step": self.step, "dev": score, "generation": self.generation})
+
+    def _rotate(self, trainer: L.Trainer, module: L.LightningModule, batch: Any) -> None:
+        student, slot = _student(module), _slot(module)
+        before = self.diagnose(module, batch)
+        dev = self.dev.latest if self.step in self.plan.evaluate else None
+        chosen = self.candidates.choose(student, self.step, dev)
+        refusal = self._refusal(chosen)
+        if chosen is None or refusal is not None:
+            self.run_log.rotation({"event": "refused", "step": self.step, "reason": refusal})
+            return
+        self.pool.add(slot, student, chosen, self.cache)
+        self._installed(slot)
+        self.generation += 1
+        self.candidates.rotated()
+        self.dev.rotated()
+        self.run_log.rotation({
+            "event": "rotated", "step": self.step, "generation": self.generation, "snapshot": chosen.id,
+            "snapshot_step": chosen.step, "sha256": chosen.sha256, "dev": chosen.dev,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"], "members": len(slot.members),
+            **_paired(before, self.diagnose(module, batch)),
+        })  # fmt: skip
+        self._begin_again(trainer, module)
+
+    def _refusal(self, chosen: Snapshot | None) -> str | None:
+        if chosen is None:
+            return "the student's weights are not finite"
+        gate, held = self.schedule.gate, self.pool.dev
+        if gate is None or held is None or chosen.dev is None or chosen.dev >= held - gate:
+            return None
+        return f"dev {chosen.dev:.2f} is more than {gate:g} below the teacher's {held:.2f}"
+
+    def _installed(self, slot: TeacherSlot) -> None:
+        self.installed, self.first_installed = self.step, self.first_installed or self.step
+        slot.first_installed, slot.installed = self.first_installed, self.installed
+
+    def _begin_again(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self.schedule.on_rotation.student == "reinit":
+            module.load_state_dict(dict(self.origin))
+            if self.candidates.shadow is not None:
+                self.candidates.shadow.start(_student(module))
+        if self.schedule.on_rotation.optimizer == "reset":
+            for optimizer in trainer.optimizers:
+                optimizer.state.clear()
+
+    def _follow(self, module: L.LightningModule) -> None:
+        slot, shadow = _slot(module), self.candidates.shadow
+        assert shadow is not None
+        slot.put(0, _student(module), shadow.weights)
+        slot.keep(1)
+        slot.weights = [1.0]
+        if self.generation == 0:
+            self.generation = 1
+            self._installed(slot)
+            self.run_log.rotation({"event": "follows", "step": self.step, "generation": 1})
+        slot.first_installed, slot.installed = self.first_installed, self.installed
+
+    def _save(self, trainer: L.Trainer) -> None:
         stop = self.stopping() and self.step < self.plan.max_steps
-        save = stop or self.step in self.plan.checkpoint
-        if save:
+        if stop or self.step in self.plan.checkpoint:
             trainer.save_checkpoint(self.checkpoints.last)
-            self.checkpointed = self._named()
-        if save or self.step in self.plan.cache:
-            self._prune()
+            self.checkpointed = self._named
+        if stop or self.step in self.plan.checkpoint | self.plan.cache | self.plan.rotate:
+            # The last checkpoint may still name what the run itself is done with.
+            self.cache.prune(self._named | self.checkpointed)
         if stop:
             raise Interrupted(f"stopped after step {self.step}; the same command goes on from there")
 
-    def _evaluate(self, module: L.LightningModule) -> float:
-        self.dev = self.evaluate(_student(module))
-        self.run_log.metrics(self.step, {"dev": self.dev})
-        if self.dev > self.best:
-            self.best = self.dev
-            facts = {"step": self.step, "dev": self.dev, "generation": self.generation}
-            self.checkpoints.save_best(_student(module), facts)
-        return self.dev
-
-    def _cache(self, module: L.LightningModule, dev: float | None) -> None:
-        snapshot = self.cache.save(_student(module), self.step, dev)
-        self.candidates = [*self.candidates, snapshot] if self.source == "best" else [snapshot]
-        self.recent = [*self.recent, snapshot.id][-self.keep :]
-
-    def _choose(self) -> Snapshot:
-        if self.source == "current":
-            return self.candidates[-1]
-        # The later of two equals: it has learnt from more.
-        return max(self.candidates, key=lambda snapshot: (snapshot.dev, snapshot.step))
-
-    def _rotate(self, module: L.LightningModule, rate: float) -> None:
-        chosen = self._choose()
-        _slot(module).install_weights(_student(module), self.cache.load(chosen))
-        self.generation += 1
-        self.teacher, self.candidates = chosen, []
-        self.run_log.rotation({
-            "step": self.step, "generation": self.generation, "snapshot": chosen.id, "snapshot_step": chosen.step,
-            "sha256": chosen.sha256, "dev": chosen.dev, "lr": rate,
-        })  # fmt: skip
-
+    @property
     def _named(self) -> set[str]:
-        named = [self.teacher, *self.candidates]
-        return {*self.recent, *(snapshot.id for snapshot in named if snapshot is not None)}
-
-    def _prune(self) -> None:
-        # The last checkpoint may still name what the run itself is done with.
-        self.cache.prune(self._named() | self.checkpointed)
+        return self.pool.names | self.candidates.names
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "format": FORMAT,
             "step": self.step,
             "generation": self.generation,
-            "teacher": self.teacher and self.teacher.as_dict(),
-            "candidates": [snapshot.as_dict() for snapshot in self.candidates],
-            "recent": list(self.recent),
-            "best": self.best,
-            "dev": self.dev,
+            "first_installed": self.first_installed,
+            "installed": self.installed,
+            "dev": self.dev.state_dict(),
+            "pool": self.pool.state_dict(),
+            "candidates": self.candidates.state_dict(),
             "offsets": self.run_log.offsets(),
         }
 
@@ -147,21 +223,28 @@ class TeacherRotation(L.Callback):
                 "finish the run with the otfkd that began it, or start anew with fresh=true"
             )
         self.step, self.generation = state["step"], state["generation"]
-        self.teacher = Snapshot(**state["teacher"]) if state["teacher"] else None
-        self.candidates = [Snapshot(**snapshot) for snapshot in state["candidates"]]
-        self.recent, self.best, self.dev = state["recent"], state["best"], state["dev"]
-        self.checkpointed = self._named()
+        self.first_installed, self.installed = state["first_installed"], state["installed"]
+        self.dev.load_state_dict(state["dev"])
+        self.pool.load_state_dict(state["pool"])
+        self.candidates.load_state_dict(state["candidates"])
+        self.checkpointed = self._named
         self.run_log.rewind(state["offsets"])
 
-    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        # After a resume the slot holds the initial teacher again; the checkpoint names the one that was in use.
-        if self.teacher is not None:
-            _slot(module).install_weights(_student(module), self.cache.load(self.teacher))
+
+def _paired(before: dict[str, float | None], after: dict[str, float | None]) -> dict[str, float | None]:
+    """What a rotation changed as two values, what only describes the teacher as one."""
+    paired: dict[str, float | None] = {}
+    for name, value in after.items():
+        if name.startswith(("teacher_", "member_")):
+            paired[name] = value
+        else:
+            paired |= {f"{name}_before": before[name], f"{name}_after": value}
+    return paired
 
 
-def _student(module: L.LightningModule) -> Encoder:
+def _student(module: L.LightningModule) -> nn.Module:
     student = module.student
-    assert isinstance(student, Encoder)
+    assert isinstance(student, nn.Module)
     return student
 
 

@@ -3,10 +3,11 @@
 "Every N" means after N, 2N, ... optimizer steps, once each, whatever the accumulation.
 """
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from otfkd.config import Config
+from otfkd.config import Config, ScheduleConfig
 from otfkd.errors import UserError
 
 
@@ -18,9 +19,12 @@ class Plan:
         max_steps: optimizer steps of the run.
         evaluate: dev scores.
         cache: snapshots of the student.
-        rotate: a snapshot becomes the teacher.
+        rotate: a snapshot becomes a teacher, or, where dev scores decide, may become one.
         checkpoint: resumable checkpoints.
         skipped: a rotation that would fall on the last step, where nothing learns from it any more.
+        waits_for_dev: whether dev scores decide if a rotation takes place.
+        fills: the rotation that fills an empty slot, which nothing can refuse.
+        follows: from this step on the teacher is the student's moving average after every step.
     """
 
     max_steps: int
@@ -29,6 +33,15 @@ class Plan:
     rotate: frozenset[int]
     checkpoint: frozenset[int]
     skipped: frozenset[int]
+    waits_for_dev: bool = False
+    fills: int | None = None
+    follows: int | None = None
+
+    def cycle_end(self, start: int) -> int:
+        """The step before which the teacher installed after step `start` is sure to stay."""
+        if self.waits_for_dev:
+            return self.max_steps
+        return min((step for step in self.rotate if step > start), default=self.max_steps)
 
 
 def multiples(every: int | None, max_steps: int) -> set[int]:
@@ -42,49 +55,132 @@ def make_plan(config: Config) -> Plan:
     Raises:
         UserError: a schedule that contradicts itself, or never does what it says.
     """
-    last = config.trainer.max_steps
     _check_teacher(config)
-    wanted = _wanted_rotations(config)
-    rotate = {step for step in wanted if step < last}
-    if wanted and not rotate:
+    return plan_schedule(
+        config.schedule,
+        config.trainer.max_steps,
+        evaluate_every=config.evaluation.every,
+        checkpoint_every=config.trainer.checkpoint_every,
+        fills=config.teacher.warmup_steps if config.teacher.source == "self" else None,
+    )
+
+
+def plan_schedule(
+    schedule: ScheduleConfig,
+    max_steps: int,
+    *,
+    evaluate_every: int | None = None,
+    checkpoint_every: int | None = None,
+    fills: int | None = None,
+) -> Plan:
+    """The plan of a schedule.
+
+    Args:
+        schedule: when and what rotates.
+        max_steps: optimizer steps of the run.
+        evaluate_every: optimizer steps between dev scores; there is always one after the last step.
+        checkpoint_every: optimizer steps between checkpoints; there is always one after the last step.
+        fills: the step whose snapshot fills a slot that starts empty.
+
+    Raises:
+        UserError: a schedule that contradicts itself, or never does what it says.
+    """
+    _check_source(schedule)
+    evaluate = multiples(evaluate_every, max_steps) | {max_steps}
+    earliest = max(schedule.start, (fills or 0) + 1)
+    due = {step for step in _due(schedule, max_steps, evaluate - {max_steps}, fills) if step >= earliest}
+    if fills and schedule.trigger != "follow":
+        due |= {fills}
+    if schedule.max_rotations and not schedule.waits_for_dev:
+        due = set(sorted(due)[: schedule.max_rotations])
+    rotate = {step for step in due if step < max_steps}
+    if due and not rotate:
         raise UserError(
-            f"no rotation comes before the last step: the first is due after step {min(wanted)} of {last}; "
-            f"{_lower(config)} or raise trainer.max_steps"
+            f"no rotation comes before the last step: the first is due after step {min(due)} of {max_steps}; "
+            f"{_lower(schedule, fills)} or raise trainer.max_steps"
         )
-    cache = (multiples(config.schedule.cache_every, last) - {last}) | rotate
-    evaluate = multiples(config.evaluation.every, last) | {last}
-    if config.schedule.source == "best":
+    if schedule.trigger in ("on_improvement", "plateau") and not rotate:
+        raise UserError(
+            f"schedule={schedule.trigger} asks dev scores, and none comes between schedule.start={schedule.start} and "
+            f"step {max_steps}: lower evaluation.every or schedule.start, or raise trainer.max_steps"
+        )
+    cache = multiples(schedule.cache_every, max_steps) - {max_steps}
+    if not schedule.waits_for_dev and schedule.source != "ema":
+        cache |= rotate
+    if schedule.source == "best":
+        cache |= rotate & {fills}
         evaluate |= cache  # a choice by dev score needs one of every candidate
-    checkpoint = multiples(config.trainer.checkpoint_every, last) | {last}
-    due = [frozenset(steps) for steps in (evaluate, cache, rotate, checkpoint, wanted & {last})]
-    return Plan(last, *due)
+    if schedule.gate is not None or schedule.aggregate == "dev_weighted":
+        evaluate |= rotate
+    follows = max(schedule.start, fills or 1) if schedule.trigger == "follow" else None
+    if follows is not None and follows >= max_steps:
+        raise UserError(
+            f"the teacher would follow the student from step {follows} of {max_steps}: "
+            "lower teacher.warmup_steps and schedule.start, or raise trainer.max_steps"
+        )
+    return Plan(
+        max_steps,
+        evaluate=frozenset(evaluate),
+        cache=frozenset(cache),
+        rotate=frozenset(rotate),
+        checkpoint=frozenset(multiples(checkpoint_every, max_steps) | {max_steps}),
+        skipped=frozenset(due & {max_steps}),
+        waits_for_dev=schedule.waits_for_dev,
+        fills=fills,
+        follows=follows,
+    )
 
 
-def _wanted_rotations(config: Config) -> set[int]:
-    schedule, last = config.schedule, config.trainer.max_steps
-    first = config.teacher.warmup_steps if config.teacher.source == "self" else None
+def _due(schedule: ScheduleConfig, last: int, evaluated: set[int], fills: int | None) -> Iterable[int]:
+    """The steps the trigger names, before any limit is put on them."""
     match schedule.trigger:
-        case "never":
-            due: Iterable[int] = ()
+        case "never" | "follow":
+            return ()
         case "every":
             if schedule.every is None:
                 raise UserError("schedule.every must be given with schedule=every: add schedule.every=N")
-            due = multiples(schedule.every, last) or {schedule.every}
+            return multiples(schedule.every, last) or {schedule.every}
         case "at":
-            if not schedule.at:
-                raise UserError("schedule.at must name steps with schedule=at: add schedule.at=[100,200]")
-            beyond = [step for step in schedule.at if step > last]
-            if beyond:
-                raise UserError(f"schedule.at names step {beyond[0]} of {last}: drop it or raise trainer.max_steps")
-            before = [step for step in schedule.at if first is not None and step < first]
-            if before:
+            return _named_steps(schedule, last, fills)
+        case "geometric":
+            if schedule.first is None or schedule.ratio is None:
                 raise UserError(
-                    f"schedule.at names step {before[0]}, before teacher.warmup_steps={first}: "
-                    "drop it or shorten the warm-up"
+                    "schedule.first and schedule.ratio must be given with schedule=geometric: "
+                    "add schedule.first=N schedule.ratio=R"
                 )
-            due = schedule.at
-    steps = sorted({step for step in due if step > (first or 0)} | ({first} if first else set()))
-    return set(steps[: schedule.max_rotations])
+            steps = _geometric(schedule.first, schedule.ratio)
+            return {schedule.first, *itertools.takewhile(lambda step: step <= last, steps)}
+        case "on_improvement" | "plateau":
+            if schedule.trigger == "plateau" and schedule.patience is None:
+                raise UserError("schedule.patience must be given with schedule=plateau: add schedule.patience=N")
+            return evaluated
+
+
+def _geometric(first: int, ratio: float) -> Iterator[int]:
+    return (round(first * ratio**power) for power in itertools.count())
+
+
+def _named_steps(schedule: ScheduleConfig, last: int, fills: int | None) -> Iterable[int]:
+    if not schedule.at:
+        raise UserError("schedule.at must name steps with schedule=at: add schedule.at=[100,200]")
+    beyond = [step for step in schedule.at if step > last]
+    if beyond:
+        raise UserError(f"schedule.at names step {beyond[0]} of {last}: drop it or raise trainer.max_steps")
+    earliest, key = max((fills or 0, "teacher.warmup_steps"), (schedule.start, "schedule.start"))
+    before = [step for step in schedule.at if step < earliest]
+    if before:
+        raise UserError(f"schedule.at names step {before[0]}, before {key}={earliest}: drop it or lower {key}")
+    return schedule.at
+
+
+def _check_source(schedule: ScheduleConfig) -> None:
+    if schedule.trigger != "follow":
+        return
+    if schedule.source != "ema" or schedule.retain != "replace" or schedule.gate is not None:
+        raise UserError(
+            "schedule=follow keeps one teacher, the student's moving average: "
+            "leave schedule.source=ema, schedule.retain=replace and schedule.gate=null, or choose another schedule"
+        )
 
 
 def _check_teacher(config: Config) -> None:
@@ -100,7 +196,11 @@ def _check_teacher(config: Config) -> None:
         raise UserError("teacher=self needs to know when SimCSE ends and teaching begins: add teacher.warmup_steps=N")
     if config.student.init == "teacher" and source != "model":
         raise UserError("student.init=teacher needs an initial teacher: give teacher=FOLDER_OR_HUB_ID")
+    if config.student.init == "teacher" and len(config.teacher.paths) > 1:
+        raise UserError("student.init=teacher needs one teacher, not several: give teacher=FOLDER_OR_HUB_ID")
 
 
-def _lower(config: Config) -> str:
-    return "lower teacher.warmup_steps" if config.teacher.source == "self" else "lower schedule.every or schedule.at"
+def _lower(schedule: ScheduleConfig, fills: int | None) -> str:
+    if fills:
+        return "lower teacher.warmup_steps"
+    return "lower schedule.first" if schedule.trigger == "geometric" else "lower schedule.every or schedule.at"

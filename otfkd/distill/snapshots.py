@@ -1,13 +1,13 @@
 """The snapshot cache: immutable files of the student's past, each known by its step and its sha256."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from otfkd.data.files import replacing
 from otfkd.errors import UserError
@@ -43,11 +43,18 @@ class SnapshotCache:
     def path(self, snapshot_id: str) -> Path:
         return self.folder / f"{snapshot_id}.safetensors"
 
-    def save(self, student: nn.Module, step: int, dev: float | None) -> Snapshot:
-        """Write the student's weights; a copy, so training on cannot reach it."""
-        name = f"step-{step:08d}"
+    def save(self, weights: Mapping[str, Tensor], step: int, dev: float | None, kind: str = "step") -> Snapshot:
+        """Write weights; a copy, so training on cannot reach it.
+
+        Args:
+            weights: the student's, or made of them.
+            step: the optimizer step after which they were taken.
+            dev: their dev score, where it is known.
+            kind: what they are, the first part of the snapshot's id.
+        """
+        name = f"{kind}-{step:08d}"
         with replacing(self.path(name)) as temporary:
-            save_file({key: tensor.contiguous() for key, tensor in student.state_dict().items()}, temporary)
+            save_file({key: tensor.contiguous() for key, tensor in weights.items()}, temporary)
         return Snapshot(name, step, sha256_file(self.path(name)), dev)
 
     def load(self, snapshot: Snapshot) -> dict[str, Tensor]:

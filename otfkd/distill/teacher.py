@@ -1,62 +1,104 @@
 """The teacher slot: what the student learns from, frozen, always in evaluation mode, and exchangeable in place."""
 
 import copy
+import random
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from otfkd.data.collate import Batch
 from otfkd.models.encoder import Encoder
 
 
 class TeacherSlot(nn.Module):
-    """Holds one frozen encoder, or none.
+    """Holds the frozen members that teach together; none while it is empty.
 
-    It stays out of state dicts: a checkpoint names the teacher by its snapshot and does not grow with it.
+    It stays out of state dicts: a checkpoint names its members by their snapshots and does not grow with them.
+
+    Attributes:
+        members: in order.
+        weights: their shares in the target, adding up to 1.
+        reads: for each member the position of its own tokens in a batch; None where it reads as the student does.
+        first_installed: the optimizer step after which the slot was filled.
+        installed: the optimizer step after which it last changed.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder: Encoder | None = None
-        self.reads_own_tokens = False
+        self.members = nn.ModuleList()
+        self.weights: list[float] = []
+        self.reads: list[int | None] = []
+        self.first_installed = 0
+        self.installed = 0
+        self.eval()
         self.register_load_state_dict_pre_hook(_keep_own)  # type: ignore[no-untyped-call]
 
     @property
     def filled(self) -> bool:
-        return self.encoder is not None
+        return len(self.members) > 0
 
-    def install(self, encoder: Encoder, *, own_tokens: bool = False) -> None:
-        """Put a frozen copy of an encoder into the slot.
+    def install(
+        self,
+        members: Sequence[nn.Module],
+        weights: Sequence[float] | None = None,
+        reads: Sequence[int | None] | None = None,
+    ) -> None:
+        """Fill the slot with frozen copies.
 
         Args:
-            encoder: left untouched and never aliased.
-            own_tokens: whether batches carry tokens of its own tokenizer for it.
+            members: left untouched and never aliased.
+            weights: shares, scaled to add up to 1; equal unless given.
+            reads: as the attribute; all as the student unless given.
         """
-        self.encoder = copy.deepcopy(encoder).requires_grad_(False).eval()
-        self.reads_own_tokens = own_tokens
+        self.members = nn.ModuleList(_frozen(member) for member in members).eval()
+        shares = weights or [1.0] * len(members)
+        self.weights = [share / sum(shares) for share in shares]
+        self.reads = list(reads or [None] * len(members))
 
-    def install_weights(self, student: Encoder, weights: dict[str, Tensor]) -> None:
-        """Make the teacher a student with these weights, in place where they fit so that addresses stay.
+    def put(self, position: int, student: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        """Make one member a student with these weights, in place where they fit so that addresses stay.
 
         Args:
-            student: gives the shape, should the slot be empty or hold an encoder of another one.
+            position: of the member; the next free one appends. Shares are the caller's to set.
+            student: gives the shape, should the member be of another one.
             weights: a snapshot's.
         """
-        if self.encoder is None or not self.encoder.same_shape(student):
-            self.install(student)
-        assert self.encoder is not None
+        if position == len(self.members):
+            self.members.append(_frozen(student))
+            self.reads.append(None)
+        elif not _alike(self.members[position], student):
+            self.members[position] = _frozen(student)
         with torch.no_grad():
-            self.encoder.load_state_dict(weights, strict=True)
-        self.reads_own_tokens = False
+            self.members[position].load_state_dict(weights, strict=True)
+        self.reads[position] = None
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Embed a batch's sentences once, (B, d'); the views are the same tokens, so one is enough."""
-        assert self.encoder is not None
-        tokens = batch.teacher if self.reads_own_tokens and batch.teacher is not None else batch.student
+    def keep(self, count: int) -> None:
+        """Drop all members but the first ones."""
+        self.members = nn.ModuleList(self.members[:count]).eval()
+        self.reads = self.reads[:count]
+
+    def draw(self, seed: int) -> int:
+        """The position of one member, drawn by the weights."""
+        return random.Random(seed).choices(range(len(self.members)), self.weights)[0]
+
+    def forward(self, inputs: Any, own: Sequence[Any] = (), only: int | None = None) -> list[Tensor]:
+        """What the members make of a batch, one tensor each.
+
+        The views of a batch are the same tokens, so one is enough.
+
+        Args:
+            inputs: what the student reads.
+            own: what members read that do not read as the student does.
+            only: the one member to ask; all unless given.
+        """
+        asked = range(len(self.members)) if only is None else [only]
         with torch.no_grad():
-            embeddings: Tensor = self.encoder(tokens)
-        return embeddings
+            return [self.members[at](self._input(self.reads[at], inputs, own)) for at in asked]
+
+    @staticmethod
+    def _input(reads: int | None, inputs: Any, own: Sequence[Any]) -> Any:
+        return inputs if reads is None else own[reads]
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode, whoever asks for training."""
@@ -69,9 +111,21 @@ class TeacherSlot(nn.Module):
         return {} if destination is None else destination
 
 
+def _frozen(module: nn.Module) -> nn.Module:
+    return copy.deepcopy(module).requires_grad_(False).eval()
+
+
+def _alike(member: nn.Module, student: nn.Module) -> bool:
+    """Whether the student's weights mean the same in the member."""
+    if isinstance(member, Encoder) and isinstance(student, Encoder):
+        return member.same_shape(student)
+    mine, theirs = member.state_dict(), student.state_dict()
+    shapes = {name: tensor.shape for name, tensor in mine.items()}
+    return repr(member) == repr(student) and shapes == {name: tensor.shape for name, tensor in theirs.items()}
+
+
 def _keep_own(slot: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     # Strict loading stays strict for everything else: the slot answers for its own keys with what it holds.
     assert isinstance(slot, TeacherSlot)
-    if slot.encoder is not None:
-        for name, tensor in slot.encoder.state_dict().items():
-            state[f"{prefix}encoder.{name}"] = tensor
+    for name, tensor in slot.members.state_dict().items():
+        state[f"{prefix}members.{name}"] = tensor

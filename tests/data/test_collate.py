@@ -29,11 +29,10 @@ def test_twice_is_the_whole_batch_and_then_again() -> None:
 
 def test_a_batch_moves_whole() -> None:
     tokens = Tokens(torch.zeros(1, 1), torch.ones(1, 1))
-    moved = Batch((0,), tokens, tokens).to("meta", non_blocking=True)
-    assert moved.teacher is not None
-    devices = [getattr(part, name).device.type for part in (moved.student, moved.teacher) for name in vars(tokens)]
+    moved = Batch((0,), tokens, (tokens,)).to("meta", non_blocking=True)
+    devices = [getattr(part, name).device.type for part in (moved.student, *moved.teachers) for name in vars(tokens)]
     assert (moved.lines, devices) == ((0,), ["meta"] * 4)
 
 
 def test_a_batch_without_teacher_tokens_moves_too() -> None:
-    assert Batch((0,), pad([[1]], 0), None).to("meta").teacher is None
+    assert Batch((0,), pad([[1]], 0)).to("meta").teachers == ()

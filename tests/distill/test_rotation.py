@@ -39,22 +39,20 @@ class Recorder(L.Callback):
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
         assert isinstance(module, Distillation)
         dropouts = [part for part in module.student.modules() if isinstance(part, torch.nn.Dropout)]
-        slot = module.teacher.encoder
-        self.modes.append(
-            (all(part.training for part in dropouts), any(p.training for p in slot.modules()) if slot else False)
-        )
-        if slot is not None:
-            self.repeats.append(torch.equal(module.teacher(batch), module.teacher(batch)))
+        slot = module.teacher
+        self.modes.append((all(part.training for part in dropouts), any(part.training for part in slot.modules())))
+        if slot.filled:
+            self.repeats.append(torch.equal(slot(batch.student)[0], slot(batch.student)[0]))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(module, Distillation)
         self.lines.append(batch.lines)
-        step, slot = trainer.global_step, module.teacher.encoder
+        step, members = trainer.global_step, list(module.teacher.members)
         self.student[step] = copy_of(module.student)
-        self.teacher[step] = copy_of(slot) if slot is not None else None
-        self.addresses[step] = [tensor.data_ptr() for tensor in slot.state_dict().values()] if slot is not None else []
+        self.teacher[step] = copy_of(members[0]) if members else None
+        self.addresses[step] = [tensor.data_ptr() for member in members for tensor in member.state_dict().values()]
 
 
 @pytest.fixture

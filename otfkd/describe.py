@@ -1,0 +1,135 @@
+"""A run's plan in words: what it reads, what is due when, and what it will take."""
+
+from collections.abc import Iterable, Sequence
+
+from otfkd.config import Config, ScheduleConfig
+from otfkd.distill.schedule import Plan
+from otfkd.models.encoder import Encoder
+from otfkd.prepare import Prepared
+
+
+def describe(run: Prepared, student: Encoder, teachers: Sequence[Encoder]) -> str:
+    """The plan in words: data, steps, what is due when, and what it will take."""
+    config, plan = run.config, run.plan
+    passes = config.total_batches * config.data.batch_size / run.sentences
+    state = "finished" if run.finished else "interrupted" if (run.folder / "checkpoints/last.ckpt").is_file() else "new"
+    rows = [
+        ("run", f"{run.folder} ({state})"),
+        ("student", f"{run.base_folder}, pooler {student.pooler}, {_count(student):,} parameters"),
+        ("teacher", _teacher_line(run, teachers)),
+        ("corpus", f"{run.corpus.path}, {run.sentences:,} sentences, read {passes:.2f} times"),
+        (
+            "steps",
+            f"{plan.max_steps} optimizer steps of {config.trainer.accumulate} x {config.data.batch_size} sentences",
+        ),
+        ("negatives", f"{config.negatives_per_anchor} per anchor (accumulation adds none)"),
+        ("evaluate", f"{run.suite.dev.name} after {_steps(plan.evaluate)}"),
+        ("cache", f"after {_steps(plan.cache)}"),
+        ("rotate", _rotation_line(plan, config.schedule)),
+        ("checkpoint", f"after {_steps(plan.checkpoint)}"),
+        ("test", ", ".join(task.name for task in run.suite.test)),
+        ("memory", f"about {_bytes(_memory(config, student, teachers))}"),
+        ("disk", f"about {_bytes(_disk(config, student))}"),
+    ]
+    return "\n".join(f"{name:<11}{value}" for name, value in rows)
+
+
+def _rotation_line(plan: Plan, schedule: ScheduleConfig) -> str:
+    """When a rotation takes place, what it installs, who stays, and what begins again."""
+    if plan.follows is not None:
+        return f"the student's moving average teaches from step {plan.follows} on, anew after every step"
+    if not plan.rotate:
+        return "never"
+    condition = {
+        "on_improvement": "where dev is the run's best",
+        "plateau": f"where dev has not improved for {schedule.patience} evaluations",
+    }.get(schedule.trigger, "")
+    if schedule.gate is not None:
+        condition = f"{condition} and dev is at most {schedule.gate:g} below the teacher's".removeprefix(" and ")
+        condition = condition if condition.startswith("where") else f"where {condition}"
+    most = f"at most {schedule.max_rotations} times" if schedule.max_rotations and plan.waits_for_dev else ""
+    skipped = (
+        f"(the one due at the last step, {plan.max_steps}, is skipped: nothing would learn from it)"
+        if plan.skipped
+        else ""
+    )
+    source = {
+        "current": "the student",
+        "best": "the best snapshot since the last rotation",
+        "ema": f"the student's moving average (decay {schedule.ema.decay:g}, {schedule.ema.shape})",
+        "average": f"the mean of the last {schedule.average} snapshots' weights",
+    }[schedule.source]
+    retained = {
+        "replace": "",
+        "pool": f"beside the last {schedule.pool} at most",
+        "pool_initial": f"beside the initial teacher and the last {schedule.pool} at most",
+    }[schedule.retain]
+    begun = schedule.on_rotation
+    again = [
+        text
+        for text, wanted in (
+            ("the student begins again from the base encoder", begun.student == "reinit"),
+            ("the optimizer forgets", begun.optimizer == "reset"),
+            ("the learning rate restarts", begun.lr == "restart"),
+        )
+        if wanted
+    ]
+    when = " ".join(part for part in (f"after {_steps(plan.rotate)}", condition, most, skipped) if part)
+    return "; ".join(part for part in (when, f"{source} teaches {retained}".rstrip(), *again) if part)
+
+
+def _teacher_line(run: Prepared, teachers: Sequence[Encoder]) -> str:
+    if teachers:
+        parts = [
+            f"{folder}, pooler {teacher.pooler}, {_count(teacher):,} parameters"
+            for folder, teacher in zip(run.teachers, teachers, strict=True)
+        ]
+        return "; ".join(parts)
+    if run.config.teacher.source == "self":
+        return f"none for {run.config.teacher.warmup_steps} steps of plain SimCSE, then the student's own snapshots"
+    return "none"
+
+
+def _steps(steps: Iterable[int]) -> str:
+    ordered = sorted(steps)
+    if not ordered:
+        return "no step"
+    if len(ordered) > 12:
+        return f"{', '.join(map(str, ordered[:6]))}, ..., {ordered[-1]} ({len(ordered)} times)"
+    return ", ".join(map(str, ordered))
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def _count(encoder: Encoder) -> int:
+    return sum(parameter.numel() for parameter in encoder.parameters())
+
+
+def _memory(config: Config, student: Encoder, teachers: Sequence[Encoder]) -> float:
+    """Bytes: weights, gradients and two moments in float32, the teacher, and activations.
+
+    Activations by Korthikanti et al. 2022, eq. 2, s*b*h*(34 + 5*a*s/h) bytes a layer at 16 bits, for both views.
+    """
+    shape = student.backbone.config
+    s, b, h = config.data.max_length, 2 * config.data.batch_size, shape.hidden_size
+    layer = s * b * h * (34 + 5 * shape.num_attention_heads * s / h)
+    width = 2 if config.precision.compute == "float32" else 1
+    held = sum(_count(teacher) for teacher in teachers) + _pooled(config.schedule) * _count(student)
+    return 16.0 * _count(student) + 4.0 * held + width * float(layer * shape.num_hidden_layers)
+
+
+def _pooled(schedule: ScheduleConfig) -> int:
+    """Copies of the student that are held besides it: snapshots that teach, and its moving average."""
+    if schedule.trigger == "never":
+        return 0
+    return (1 if schedule.retain == "replace" else schedule.pool) + (1 if schedule.source == "ema" else 0)
+
+
+def _disk(config: Config, student: Encoder) -> float:
+    """Bytes: snapshots, the resumable checkpoint (weights and two moments), the best and the exported model."""
+    schedule = config.schedule
+    candidates = schedule.average if schedule.source == "average" else 1
+    snapshots = schedule.keep + candidates + _pooled(schedule) if schedule.trigger != "never" else 0
+    return 4.0 * _count(student) * (snapshots + 3 + 1 + 1)

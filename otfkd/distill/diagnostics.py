@@ -1,0 +1,70 @@
+"""What teacher and student make of one batch, as the distillation sees it: how far apart they are."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, log_softmax
+
+from otfkd.distill.losses import cosine, off_diagonal, similarity_distillation
+
+
+def compare(
+    student: Tensor,
+    members: Sequence[Tensor],
+    weights: Sequence[float],
+    *,
+    temperature_student: float,
+    temperature_teacher: float,
+) -> dict[str, float | None]:
+    """Agreement of a student with its teacher on in-batch similarities.
+
+    Args:
+        student: (B, d) embeddings, as the loss sees them, without dropout.
+        members: the teacher's, (B, d') each; with none, every value is None.
+        weights: the members' shares.
+        temperature_student: divides the student's cosines.
+        temperature_teacher: divides the teacher's.
+
+    Returns:
+        `agreement`: Spearman of each sentence's similarities, mean over the batch; `kl`: of the student's distribution
+        from the teacher's, nats; `kd_gradient`: norm of the distillation's gradient by the student's cosines, mean over
+        the batch; `teacher_mean` and `teacher_variance`: of the teacher's cosines, whose variance DistillCSE blames
+        for overfitting (Xu et al. 2023); `member_correlation`: Pearson between members, mean over pairs of them.
+    """
+    names = ("agreement", "kl", "kd_gradient", "teacher_mean", "teacher_variance", "member_correlation")
+    if not members:
+        return dict.fromkeys(names)
+    taught = [off_diagonal(cosine(member, member)) for member in members]
+    target = sum((share * cosines for share, cosines in zip(weights, taught, strict=True)), torch.zeros(()))
+    own = off_diagonal(cosine(student, student))
+    gap = _probabilities(own, temperature_student) - _probabilities(target, temperature_teacher)
+    distance = similarity_distillation(
+        own, target, temperature_student=temperature_student, temperature_teacher=temperature_teacher, divergence="kl"
+    )
+    return {
+        "agreement": float(_pearson(_ranks(own), _ranks(target)).mean()),
+        "kl": float(distance),
+        "kd_gradient": float((gap / temperature_student).norm(dim=-1).mean()),
+        "teacher_mean": float(target.mean()),
+        "teacher_variance": float(target.var()),
+        "member_correlation": _between(taught),
+    }
+
+
+def _probabilities(cosines: Tensor, temperature: float) -> Tensor:
+    return log_softmax(cosines / temperature, dim=-1).exp()
+
+
+def _ranks(values: Tensor) -> Tensor:
+    return values.argsort(dim=-1).argsort(dim=-1).float()
+
+
+def _pearson(left: Tensor, right: Tensor) -> Tensor:
+    left, right = left - left.mean(-1, keepdim=True), right - right.mean(-1, keepdim=True)
+    return cosine_similarity(left, right, dim=-1)
+
+
+def _between(taught: Sequence[Tensor]) -> float | None:
+    pairs = [float(_pearson(left, right).mean()) for at, left in enumerate(taught) for right in taught[at + 1 :]]
+    return sum(pairs) / len(pairs) if pairs else None
