@@ -8,6 +8,7 @@ import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from otfkd.cost import forget_peak_memory, peak_memory
 from otfkd.distill.module import Distillation
 from otfkd.distill.rotation import TeacherRotation
 from otfkd.runlog import RunLog
@@ -37,7 +38,8 @@ class StepReport(L.Callback):
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.step = trainer.global_step
         self.started = time.monotonic()
-        self.run_log.timing("start", 0.0, step=self.step)
+        forget_peak_memory()
+        self.run_log.timing("start", step=self.step)
         console = Console(stderr=True)
         if console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -79,7 +81,7 @@ class StepReport(L.Callback):
         self._close()
 
     def _close(self) -> None:
-        self.run_log.timing("stop", time.monotonic() - self.started, step=self.step)
+        self.run_log.timing("stop", step=self.step, peak_bytes=peak_memory())
         if self.bar is not None:
             self.bar.stop()
             self.bar = None

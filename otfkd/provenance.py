@@ -37,6 +37,13 @@ def sha256_bytes(chunks: Iterable[bytes | memoryview]) -> str:
 
 
 def sha256_file(path: Path) -> str:
+    """A file's sha256; asked again of a file that has not changed since, as a table's many jobs do, it is not read."""
+    stat = path.stat()
+    return _sha256(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+
+
+@functools.lru_cache(maxsize=1024)
+def _sha256(path: Path, version: tuple[int, ...]) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

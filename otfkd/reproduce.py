@@ -1,18 +1,18 @@
-"""From a table's definition to a finished table: plan the jobs, skip what is done, run the rest, build."""
+"""From tables' definitions to finished tables: plan the jobs, skip what is done, run the rest, publish, build."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from omegaconf import OmegaConf
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from otfkd.composition import load_config, options, tables_dir
+from otfkd.composition import compose, load_config, prepare_overrides
 from otfkd.config import Config, EvaluateConfig
+from otfkd.data.files import read_json_lines, write_text
 from otfkd.errors import UserError
-from otfkd.prepare import RESULTS, prepare
+from otfkd.prepare import RESULTS, Prepared, prepare
+from otfkd.reporting.definition import RowSpec, TableSpec, load_table
 from otfkd.reporting.tables import Table, build_table
 from otfkd.results import Row, read_rows, write_rows
 from otfkd.runs import train
@@ -20,161 +20,224 @@ from otfkd.scoring import score_model
 
 log = logging.getLogger("otfkd")
 
-
-class RowSpec(BaseModel):
-    """One row of a table.
-
-    Attributes:
-        name: names the row in the file.
-        label: what the table shows.
-        experiment: what to train; None scores the encoder as it comes.
-        teacher: the row whose run of the same seed is the initial teacher.
-        overrides: further keys, in command-line style.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    label: str
-    experiment: str | None
-    teacher: str | None = None
-    overrides: tuple[str, ...] = ()
-
-
-class TableSpec(BaseModel):
-    """A table's definition: a file in experiments/tables.
-
-    Attributes:
-        title: above the table.
-        seeds: every trained row has one run a seed.
-        profiles: which profiles it can be made at, and what must be said of each.
-        rows: in the order shown; a row's teacher comes before it.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    title: str
-    seeds: tuple[int, ...]
-    profiles: dict[str, str]
-    rows: tuple[RowSpec, ...]
+_LATER = "filled-in-by-another-row"  # a path that is known once that row's run has its folder
 
 
 @dataclass(frozen=True)
 class Job:
-    """One model to train (with a seed) or to score (without)."""
+    """One model to train (with a seed) or to score (without), for one row of a table.
 
+    Attributes:
+        table: the table's name.
+        row: what to train.
+        model: the backbone; None for the profile's own.
+        seed: of the run; None for an encoder as it comes.
+        transfer: whether the transfer tasks are wanted of it.
+        arguments: of the training command, but for what other rows' runs fill in.
+        config: composed of them when the plan was made, so that editing a file meanwhile changes nothing.
+    """
+
+    table: str
     row: RowSpec
+    model: str | None
     seed: int | None
+    transfer: bool
+    arguments: tuple[str, ...]
+    config: Config
+
+    @property
+    def key(self) -> tuple[str, str | None, str, int | None]:
+        return (self.table, self.model, self.row.name, self.seed)
+
+    def __str__(self) -> str:
+        parts = (self.table, self.model, self.row.label, None if self.seed is None else f"seed {self.seed}")
+        return ", ".join(part for part in parts if part is not None)
+
+
+# The folders of finished jobs by their keys.
+Folders = Mapping[tuple[str, str | None, str, int | None], Path]
+
+
+class Published(BaseModel):
+    """A line of results/PROFILE.jsonl: a copy of a run's row, and which table's row it belongs to."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    table: str
+    row: str
+    model: str | None
+    result: Row
 
 
 @dataclass
 class Outcome:
-    """What became of a table's jobs.
+    """What became of the jobs.
 
     Attributes:
-        rows: each table row's selected test rows, one a seed.
+        published: the test rows that tables show, of every job that succeeded.
         failures: job and reason; a failed job never shows as a finished one.
     """
 
-    rows: dict[str, list[Row]] = field(default_factory=dict)
+    published: list[Published] = field(default_factory=list)
     failures: list[tuple[Job, str]] = field(default_factory=list)
 
 
-def load_table(name: str) -> TableSpec:
-    """Read a table's definition.
-
-    Raises:
-        UserError: there is no such table, or its file is not valid.
-    """
-    path = tables_dir() / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(table.stem for table in tables_dir().glob("*.yaml")))
-        raise UserError(f"there is no table {name}: take one of {known}")
-    try:
-        spec = TableSpec.model_validate(OmegaConf.to_container(OmegaConf.load(path)))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path} is not valid: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    seen: set[str] = set()
-    for row in spec.rows:
-        if row.teacher is not None and row.teacher not in seen:
-            raise UserError(f"{path}: the teacher of row {row.name} must be a trained row above it, not {row.teacher}")
-        if row.experiment is not None:
-            seen.add(row.name)
-    return spec
-
-
-def jobs(spec: TableSpec) -> list[Job]:
-    """All jobs of a table, seed by seed, so that a teacher comes before its students."""
-    untrained = [Job(row, None) for row in spec.rows if row.experiment is None]
-    return untrained + [Job(row, seed) for seed in spec.seeds for row in spec.rows if row.experiment is not None]
-
-
-def reproduce(name: str, profile: str, overrides: Sequence[str], output: Path) -> tuple[Table, Outcome]:
-    """Make one table: every job that is not finished is run, one failure stops no other, and the table is written.
+def plan_jobs(tables: Sequence[str], profile: str, overrides: Sequence[str] = ()) -> list[Job]:
+    """All jobs of some tables, seed by seed, so that a teacher comes before its students.
 
     Args:
-        name: of the table.
-        profile: the size at which to make it.
+        tables: their names.
+        profile: the size at which to make them.
         overrides: further keys for every job, in command-line style; they win over a row's own.
-        output: the folder that receives NAME.md and NAME.csv.
 
     Raises:
-        UserError: an unknown table or profile.
+        UserError: an unknown table or profile, or a row that does not compose.
     """
-    spec = load_table(name)
-    if profile not in spec.profiles or profile not in options("profile"):
-        raise UserError(f"the table {name} is not made at profile {profile}: take one of {', '.join(spec.profiles)}")
+    return [job for name in tables for job in _plan_table(name, load_table(name, profile), profile, overrides)]
+
+
+def _plan_table(name: str, spec: TableSpec, profile: str, overrides: Sequence[str]) -> list[Job]:
+    at, rows = spec.profiles[profile], spec.at(profile)
+    seeded: list[tuple[int | None, RowSpec]] = [(None, row) for row in rows if row.experiment is None]
+    seeded += [(seed, row) for seed in at.seeds for row in rows if row.experiment is not None]
+    planned = []
+    for model in at.models or (None,):
+        own = [] if model is None else at.models[model]
+        for seed, row in seeded:
+            arguments = [f"experiment={row.experiment or 'simcse'}", f"profile={profile}"]
+            arguments += [] if model is None or row.student is not None else [f"model={model}"]
+            arguments += [] if seed is None else [f"seed={seed}"]
+            arguments += [*own, *row.overrides, *overrides]
+            # Any path composes; the one that is meant is known when the other row's run has its folder.
+            config = load_config([*arguments, *(f"{what}={_LATER}" for what in _starts(row))])
+            planned.append(Job(name, row, model, seed, spec.kind == "transfer", tuple(arguments), config))
+    return planned
+
+
+def _starts(row: RowSpec) -> dict[str, str]:
+    """Which config groups of a row other rows' runs fill in: `teacher`, `model`."""
+    return {what: other for what, other in (("teacher", row.teacher), ("model", row.student)) if other is not None}
+
+
+def inputs(job: Job, folders: Folders) -> dict[str, Path]:
+    """The runs a job starts from, by the config group they fill in.
+
+    Raises:
+        UserError: such a run is not there, because its job failed or is still to come.
+    """
+    found = {}
+    for what, row in _starts(job.row).items():
+        folder = folders.get((job.table, job.model, row, job.seed))
+        if folder is None:
+            raise UserError(
+                f"row {job.row.name} has no {what}: row {row} of seed {job.seed} failed or is still to come"
+            )
+        found[what] = folder
+    return found
+
+
+def filled(job: Job, folders: Folders) -> Config:
+    """A job's config, with the runs of other rows in their places.
+
+    Raises:
+        UserError: as `inputs`.
+    """
+    starts = inputs(job, folders)
+    return job.config.model_copy(
+        update={
+            what: getattr(job.config, what).model_copy(update={"path": str(folder)}) for what, folder in starts.items()
+        }
+    )
+
+
+def run_jobs(jobs: Sequence[Job]) -> Outcome:
+    """Run every job that is not finished; one failure stops no other."""
     outcome = Outcome()
-    folders: dict[tuple[str, int | None], Path] = {}
-    todo = jobs(spec)
-    for number, job in enumerate(todo, 1):
-        log.info("[%d/%d] %s%s", number, len(todo), job.row.label, "" if job.seed is None else f", seed {job.seed}")
+    folders: dict[tuple[str, str | None, str, int | None], Path] = {}
+    for number, job in enumerate(jobs, 1):
+        log.info("[%d/%d] %s", number, len(jobs), job)
         try:
-            rows, folder = _run(job, profile, overrides, folders)
+            row, folders[job.key] = _run(job, folders)
         except Exception as error:
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             log.error("failed: %s", reason)
             outcome.failures.append((job, reason))
             continue
-        folders[job.row.name, job.seed] = folder
-        outcome.rows.setdefault(job.row.name, []).extend(rows)
-    table = build_table(spec.title, [(row.name, row.label) for row in spec.rows], outcome.rows, spec.profiles[profile])
-    table.write(output, name)
-    return table, outcome
+        outcome.published.append(Published(table=job.table, row=job.row.name, model=job.model, result=row))
+    return outcome
 
 
-def _run(
-    job: Job, profile: str, overrides: Sequence[str], folders: dict[tuple[str, int | None], Path]
-) -> tuple[list[Row], Path]:
+def _run(job: Job, folders: Folders) -> tuple[Row, Path]:
     if job.seed is None:
-        return _score_untrained(profile, overrides)
-    result = train(job_config(job, profile, overrides, folders))
-    return [row for row in result.rows if row.split == "test" and row.checkpoint == "selected"], result.folder
+        return _score_untrained(job)
+    result = train(filled(job, folders))
+    selected = next(row for row in result.rows if row.split == "test" and row.checkpoint == "selected")
+    return (_transfer(job, result.folder, selected) if job.transfer else selected), result.folder
 
 
-def job_config(job: Job, profile: str, overrides: Sequence[str], folders: dict[tuple[str, int | None], Path]) -> Config:
-    """The config of a training job: what the same `otfkd-train` command would compose.
-
-    Raises:
-        UserError: its teacher's run failed.
-    """
-    arguments = [f"experiment={job.row.experiment}", f"profile={profile}", f"seed={job.seed}"]
-    if job.row.teacher is not None:
-        teacher = folders.get((job.row.teacher, job.seed))
-        if teacher is None:
-            raise UserError(f"row {job.row.name} has no teacher: row {job.row.teacher} of seed {job.seed} failed")
-        arguments.append(f"teacher='{teacher}'")
-    return load_config([*arguments, *job.row.overrides, *overrides])
-
-
-def _score_untrained(profile: str, overrides: Sequence[str]) -> tuple[list[Row], Path]:
-    """Score the profile's encoder as it comes, once: the scores are kept like a run's."""
-    config = load_config(["experiment=simcse", f"profile={profile}", *overrides])
-    run = prepare(config)
-    folder = Path(config.paths.runs) / "untrained" / run.hash
+def _score_untrained(job: Job) -> tuple[Row, Path]:
+    """Score an encoder as it comes, once: the scores are kept like a run's."""
+    run = prepare(job.config)
+    folder = untrained_folder(run)
     if not (folder / RESULTS).is_file():
-        values: dict[str, Any] = config.model_dump()
+        values = job.config.model_dump()
         wanted = {key: values[key] for key in ("model", "evaluation", "paths")}
         write_rows(folder / RESULTS, score_model(EvaluateConfig.model_validate({**wanted, "output": None})))
-    return [row for row in read_rows(folder / RESULTS) if row.split == "test"], folder
+    row = next(row for row in read_rows(folder / RESULTS) if row.split == "test")
+    return (_transfer(job, folder, row) if job.transfer else row), folder
+
+
+def untrained_folder(run: Prepared) -> Path:
+    """Where the scores of an encoder as it comes are kept."""
+    return Path(run.config.paths.runs) / "untrained" / run.hash
+
+
+def _transfer(job: Job, folder: Path, scored: Row) -> Row:
+    """The transfer scores of a model that has STS scores, kept beside them."""
+    path = folder / "transfer.jsonl"
+    if not path.is_file():
+        model = job.config.model if job.seed is None else None
+        arguments = [f"model={folder if model is None else model.path}", "evaluation=transfer"]
+        arguments += [f"model.pooler={model.pooler}"] if model is not None and model.pooler is not None else []
+        composed = compose(prepare_overrides(arguments, EvaluateConfig), "evaluate")
+        config = EvaluateConfig.from_hydra(composed).model_copy(update={"paths": job.config.paths})
+        (row,) = score_model(config)
+        same = ("name", "seed", "checkpoint", "step", "generation", "config_hash", "teacher_sha256", "cost")
+        write_rows(path, [row.model_copy(update={key: getattr(scored, key) for key in same})])
+    return read_rows(path)[0]
+
+
+def publish(outcome: Outcome, path: Path) -> None:
+    """Write copies of the rows; those of other tables in the file stay as they are."""
+    made = {published.table for published in outcome.published}
+    kept = [one for one in read_published(path) if one.table not in made] if path.is_file() else []
+    rows = sorted([*kept, *outcome.published], key=lambda one: one.table)
+    write_text(path, "".join(one.model_dump_json() + "\n" for one in rows))
+
+
+def read_published(path: Path) -> list[Published]:
+    """Every line of a results file, each checked."""
+    return [Published.model_validate(line) for line in read_json_lines(path)]
+
+
+def build(name: str, profile: str, published: Sequence[Published]) -> Table:
+    """A table from published rows alone."""
+    spec = load_table(name, profile)
+    measured: dict[str | None, dict[str, list[Row]]] = {model: {} for model in spec.profiles[profile].models or (None,)}
+    for one in published:
+        if one.table == name:
+            measured.setdefault(one.model, {}).setdefault(one.row, []).append(one.result)
+    return build_table(spec, profile, measured)
+
+
+def differing(experiments: Path) -> list[Path]:
+    """The built files of a folder that its published rows do not give byte for byte."""
+    found = []
+    for results in sorted((experiments / "results").glob("*.jsonl")):
+        published = read_published(results)
+        for name in sorted({one.table for one in published}):
+            for file, text in build(name, results.stem, published).files(name).items():
+                path = experiments / "built" / results.stem / file
+                if not path.is_file() or path.read_text(encoding="utf-8") != text:
+                    found.append(path)
+    return found

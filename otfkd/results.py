@@ -9,6 +9,44 @@ from pydantic import BaseModel, ConfigDict
 from otfkd.data.files import read_json_lines, write_text
 
 
+class Point(BaseModel):
+    """One dev score of a run.
+
+    Attributes:
+        step: after which optimizer step.
+        dev: the score.
+        seconds: of the run until then.
+        forwards: of the run until then.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    step: int
+    dev: float
+    seconds: float
+    forwards: int
+
+
+class Cost(BaseModel):
+    """What training took, evaluation included in the time.
+
+    Attributes:
+        seconds: of the clock, over all sessions of the run.
+        forwards: encoder passes over one view of a micro-batch, a backward pass counted as two.
+        peak_bytes: of memory, the GPU's where there is one; None where the system does not tell.
+        curve: the dev scores.
+        rotations: (step, snapshot's sha256) of every generation of teachers; None for a moving average.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    seconds: float
+    forwards: int
+    peak_bytes: int | None
+    curve: tuple[Point, ...]
+    rotations: tuple[tuple[int, str | None], ...]
+
+
 class Row(BaseModel):
     """Scores of one model on the tasks of one split.
 
@@ -26,6 +64,7 @@ class Row(BaseModel):
         weights_sha256: of the model's files.
         config_hash: of the run.
         teacher_sha256: the initial teacher's files, None where it has none.
+        cost: of training; None for a model that was not trained here.
         environment: revision, versions, device, threads.
     """
 
@@ -47,6 +86,7 @@ class Row(BaseModel):
     weights_sha256: str
     config_hash: str | None
     teacher_sha256: str | None
+    cost: Cost | None = None
     environment: dict[str, Any]
 
 

@@ -23,9 +23,12 @@ class RunLog:
         self._rotations = JsonLines(folder / "rotations.jsonl")
         self._timings = JsonLines(folder / "timings.jsonl")
         self._mirror = mirror
+        self._opened = time.monotonic()
 
     def metrics(self, step: int, values: dict[str, Any]) -> None:
         self._metrics.append({"step": step, **values})
+        if "dev" in values:
+            self.timing("dev", step=step)
         if self._mirror is not None:
             self._mirror.log_metrics(values, step)
 
@@ -36,7 +39,9 @@ class RunLog:
             self._mirror.log_metrics(numbers, row["step"])
         logging.getLogger("otfkd").info("after step %d, %s", row["step"], _told(row))
 
-    def timing(self, event: str, seconds: float, **facts: Any) -> None:
+    def timing(self, event: str, **facts: Any) -> None:
+        """Write when something happened: in seconds since this session of the run began, and by the calendar."""
+        seconds = time.monotonic() - self._opened
         self._timings.append({"event": event, "seconds": round(seconds, 3), "at": round(time.time(), 3), **facts})
 
     def offsets(self) -> dict[str, int]:

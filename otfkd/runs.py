@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
 from otfkd.config import Config
+from otfkd.cost import read_cost
 from otfkd.data.datamodule import CorpusData, Source
 from otfkd.data.files import write_text
 from otfkd.data.tokens import fingerprint_tokenizer, token_cache
@@ -260,11 +261,12 @@ def _finishing(mirror: Logger | None) -> Iterator[None]:
 def _test(run: Prepared, student: Encoder, checkpoints: Checkpoints, rotation: TeacherRotation) -> list[Row]:
     """Score the exported, selected model on dev and test, and the last step's beside it."""
     config, steps = run.config, run.plan.max_steps
+    cost = read_cost(run.folder, config, len(run.teachers))
     device = torch.device("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
 
     def score(encoder: Encoder, checkpoint: Literal["selected", "last"], step: int, generation: int) -> list[Row]:
         origin = Origin(
-            config.name, checkpoint, config.seed, step, generation, run.hash, run.fingerprints.get("teacher")
+            config.name, checkpoint, config.seed, step, generation, run.hash, run.fingerprints.get("teacher"), cost
         )
         return score_rows(encoder.to(device), run.suite, config.evaluation, origin)
 

@@ -20,10 +20,10 @@ LAYERS = (
     {"models"},
     {"evaluation"},
     {"distill"},
-    {"results", "runlog", "runfolder", "signals", "prepare", "describe", "progress", "scoring"},
+    {"results", "cost", "runlog", "runfolder", "signals", "prepare", "describe", "progress", "scoring"},
     {"runs", "api"},
     {"reporting"},
-    {"reproduce"},
+    {"reproduce", "planning"},
     {"cli"},
     {"__init__", "__main__"},
 )

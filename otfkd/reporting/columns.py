@@ -1,0 +1,54 @@
+"""What a table shows of a run: the scores of one seed, by column."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from otfkd.errors import UserError
+from otfkd.results import Row
+
+AVERAGE = "average"
+COSTS = ("minutes", "minutes with teacher", "k forwards", "k forwards with teacher", "GiB", "minutes to teacher's dev")
+
+
+def score_columns(row: Row, kind: Literal["sts", "transfer"]) -> dict[str, float]:
+    """A run's scores, task by task, then their average where there are several.
+
+    Raises:
+        UserError: a row of other tasks, or of a protocol no final table may show.
+    """
+    metric = {"sts": "all", "transfer": "accuracy"}[kind]
+    if any(metric not in scores for scores in row.scores.values()):
+        raise UserError(
+            f"a table of {kind} scores was given a row of {row.name} with other tasks ({', '.join(row.scores)}): "
+            "drop it"
+        )
+    if row.protocol.startswith("SentEval fast"):
+        raise UserError(f"the row of {row.name} was scored by the fast protocol, for prototypes: score it with full")
+    tasks = {task: scores[metric] for task, scores in row.scores.items()}
+    return {**tasks, AVERAGE: row.average} if len(tasks) > 1 else tasks
+
+
+def cost_columns(row: Row, teacher: Row | None, target: float | None) -> Mapping[str, float | None]:
+    """What a run cost, its initial teacher's training counted too.
+
+    Args:
+        row: of the run.
+        teacher: of the run that trained its initial teacher; None where it has none.
+        target: the dev score to reach, the initial teacher's; None where nothing is to be reached.
+
+    Raises:
+        UserError: a row that does not say what it cost.
+    """
+    if row.cost is None or (teacher is not None and teacher.cost is None):
+        raise UserError(f"a row of {row.name} does not say what its training cost: train it again")
+    own, before = row.cost, None if teacher is None else teacher.cost
+    reached = [point.seconds for point in own.curve if target is not None and point.dev >= target]
+    earlier = before.seconds if before is not None else 0.0
+    return {
+        COSTS[0]: own.seconds / 60,
+        COSTS[1]: (own.seconds + earlier) / 60,
+        COSTS[2]: own.forwards / 1000,
+        COSTS[3]: (own.forwards + (before.forwards if before is not None else 0)) / 1000,
+        COSTS[4]: None if own.peak_bytes is None else own.peak_bytes / 2**30,
+        COSTS[5]: (min(reached) + earlier) / 60 if reached else None,
+    }
