@@ -20,6 +20,7 @@ from otfkd.data.datamodule import CorpusData, Source
 from otfkd.data.files import write_text
 from otfkd.data.tokens import fingerprint_tokenizer, token_cache
 from otfkd.distill.checkpoints import Checkpoints, WholeFiles
+from otfkd.distill.mlm import MaskedLanguage
 from otfkd.distill.module import Distillation
 from otfkd.distill.rotation import TeacherRotation
 from otfkd.distill.snapshots import SnapshotCache
@@ -71,6 +72,7 @@ def train(config: Config) -> TrainResult:
 def _plan_and_train(config: Config) -> TrainResult:
     run = prepare(config)
     student, teacher = run.load_student(), run.load_teacher()
+    mlm = run.load_mlm(student)
     plan = describe(run, student, teacher)
     if config.dry_run:
         return TrainResult(run.folder, "planned", plan, [])
@@ -82,12 +84,14 @@ def _plan_and_train(config: Config) -> TrainResult:
             return TrainResult(run.folder, "skipped", plan, read_rows(run.folder / RESULTS))
         with logging_to(run.folder / "run.log"):
             log.info("%s", plan)
-            rows = _train(run, student, teacher, plan)
+            rows = _train(run, student, teacher, mlm, plan)
             write_rows(run.folder / RESULTS, rows)
     return TrainResult(run.folder, "finished", plan, rows)
 
 
-def _train(run: Prepared, student: Encoder, teacher: Encoder | None, plan: str) -> list[Row]:
+def _train(
+    run: Prepared, student: Encoder, teacher: Encoder | None, mlm: MaskedLanguage | None, plan: str
+) -> list[Row]:
     config, folder = run.config, run.folder
     checkpoints, cache = Checkpoints(folder / "checkpoints"), SnapshotCache(folder / "snapshots")
     done = _resume_step(run, checkpoints)
@@ -99,7 +103,7 @@ def _train(run: Prepared, student: Encoder, teacher: Encoder | None, plan: str) 
     slot, data = TeacherSlot(), _data(run, student, teacher, done)
     if teacher is not None:
         slot.install(teacher, own_tokens=data.batches.teacher is not None)
-    module = Distillation(student, head, slot, config)
+    module = Distillation(student, head, slot, config, mlm)
     mirror = _logger(run)
     run_log = RunLog(folder, mirror)
     if not done:

@@ -20,6 +20,8 @@ class TeacherSlot(nn.Module):
         super().__init__()
         self.encoder: Encoder | None = None
         self.reads_own_tokens = False
+        self.first_installed = 0  # optimizer steps done when it was first filled; 0 for an initial teacher
+        self.installed = 0  # when its teacher last changed
         self.register_load_state_dict_pre_hook(_keep_own)  # type: ignore[no-untyped-call]
 
     @property
