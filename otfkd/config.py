@@ -19,6 +19,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    model_validator,
 )
 from pydantic_core import ErrorDetails
 
@@ -67,11 +68,55 @@ class StudentConfig(Node):
 
 class ObjectiveConfig(Node):
     temperature: PositiveFloat
-    kd: Literal["ce", "kl"]
+    mask_repeats: bool
+    consistency_weight: NonNegativeFloat
+    kd: Literal["ce", "kl", "js", "listmle", "rank_margin", "mse", "cosine"]
     kd_weight: NonNegativeFloat
+    kd_ramp: Literal["first", "rotation"] | None  # counted from the first teacher or from each one; None: constant
+    kd_ramp_steps: PositiveInt | None
+    kd_ramp_shape: Literal["linear", "sigmoid"]
+    lists: Literal["one_view", "two_views"]  # the student's: view 1 against itself or against view 2
     temperature_student: PositiveFloat
+    temperature_student_final: PositiveFloat | None  # reached linearly at the last step; None: fixed
     temperature_teacher: PositiveFloat
+    temperature_teacher_final: PositiveFloat | None
+    margin: NonNegativeFloat
     group_p: Fraction | None
+    group_size: Annotated[int, Field(ge=2)] | None
+    mlm_weight: NonNegativeFloat
+    mlm_probability: Fraction
+
+    @property
+    def compares_embeddings(self) -> bool:
+        """Whether the teacher is matched vector by vector, not through lists of similarities."""
+        return self.kd in ("mse", "cosine")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.group_p is not None and self.group_size is not None:
+            raise ValueError("objective.group_p and objective.group_size exclude each other: set one of them to null")
+        if (self.kd_ramp is None) != (self.kd_ramp_steps is None):
+            raise ValueError(
+                "objective.kd_ramp and objective.kd_ramp_steps need each other: give both, or set both to null"
+            )
+        reads = {  # what some kinds of distillation have no use for, where it is set
+            "group_p": (self.group_p is not None, _LISTED),
+            "group_size": (self.group_size is not None, _LISTED),
+            "lists": (self.lists == "two_views", _LISTED),
+            "temperature_student_final": (self.temperature_student_final is not None, (*_SOFTMAX, "listmle")),
+            "temperature_teacher_final": (self.temperature_teacher_final is not None, _SOFTMAX),
+        }
+        for key, (is_set, kinds) in reads.items():
+            if is_set and self.kd not in kinds:
+                raise ValueError(
+                    f"objective.{key}={getattr(self, key)} has no meaning with objective.kd={self.kd}: "
+                    f"leave it out, or take objective.kd={', '.join(kinds[:-1])} or {kinds[-1]}"
+                )
+        return self
+
+
+_SOFTMAX = ("ce", "kl", "js")
+_LISTED = (*_SOFTMAX, "listmle", "rank_margin")
 
 
 class EmaConfig(Node):
@@ -255,6 +300,8 @@ def _sentence(error: ErrorDetails, valid: Sequence[str]) -> str:
         return str(unknown_key(key, valid))
     if error["type"] == "missing":
         return f"{key} must be given: add {key}=VALUE to the command"
+    if error["type"] == "value_error":  # keys that contradict each other: the validator says it all
+        return error["msg"].removeprefix("Value error, ")
     message = error["msg"].removeprefix("Input should be ")
     return f"{key}={error['input']!r} is not valid: it must be {message}"
 

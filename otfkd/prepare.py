@@ -12,6 +12,7 @@ import torch
 from otfkd.config import Config
 from otfkd.data.corpus import Corpus, find_corpus
 from otfkd.data.sts import Suite, load_suite
+from otfkd.distill.mlm import MaskedLanguage, load_masked_language
 from otfkd.distill.schedule import Plan, make_plan
 from otfkd.errors import UserError
 from otfkd.models.encoder import Encoder
@@ -85,6 +86,12 @@ class Prepared:
         model = self.config.model
         torch.manual_seed(derived_seed(self.config.seed, "head"))  # the pooler cls_head may start untrained
         return load_encoder(self.base_folder, model.pooler, model.layers, train=True)
+
+    def load_mlm(self, student: Encoder) -> MaskedLanguage | None:
+        objective = self.config.objective
+        if not objective.mlm_weight:
+            return None
+        return load_masked_language(self.base_folder, student, objective.mlm_probability)
 
     def load_teachers(self) -> list[Encoder]:
         teacher = self.config.teacher

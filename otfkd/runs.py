@@ -22,6 +22,7 @@ from otfkd.data.files import write_text
 from otfkd.data.tokens import fingerprint_tokenizer, token_cache
 from otfkd.describe import describe
 from otfkd.distill.checkpoints import Checkpoints, WholeFiles
+from otfkd.distill.mlm import MaskedLanguage
 from otfkd.distill.module import Distillation, diagnose
 from otfkd.distill.rotation import TeacherRotation
 from otfkd.distill.snapshots import SnapshotCache
@@ -73,6 +74,7 @@ def train(config: Config) -> TrainResult:
 def _plan_and_train(config: Config) -> TrainResult:
     run = prepare(config)
     student, teachers = run.load_student(), run.load_teachers()
+    mlm = run.load_mlm(student)
     plan = describe(run, student, teachers)
     if config.dry_run:
         return TrainResult(run.folder, "planned", plan, [])
@@ -84,12 +86,14 @@ def _plan_and_train(config: Config) -> TrainResult:
             return TrainResult(run.folder, "skipped", plan, read_rows(run.folder / RESULTS))
         with logging_to(run.folder / "run.log"):
             log.info("%s", plan)
-            rows = _train(run, student, teachers, plan)
+            rows = _train(run, student, teachers, mlm, plan)
             write_rows(run.folder / RESULTS, rows)
     return TrainResult(run.folder, "finished", plan, rows)
 
 
-def _train(run: Prepared, student: Encoder, teachers: Sequence[Encoder], plan: str) -> list[Row]:
+def _train(
+    run: Prepared, student: Encoder, teachers: Sequence[Encoder], mlm: MaskedLanguage | None, plan: str
+) -> list[Row]:
     config, folder = run.config, run.folder
     checkpoints, cache = Checkpoints(folder / "checkpoints"), SnapshotCache(folder / "snapshots")
     done = _resume_step(run, checkpoints)
@@ -102,7 +106,7 @@ def _train(run: Prepared, student: Encoder, teachers: Sequence[Encoder], plan: s
     slot = TeacherSlot()
     if teachers:
         slot.install(teachers, config.teacher.weights, reads)
-    module = Distillation(student, head, slot, config, run.plan)
+    module = Distillation(student, head, slot, config, run.plan, mlm)
     mirror = _logger(run)
     run_log = RunLog(folder, mirror)
     if not done:

@@ -117,7 +117,7 @@ def test_an_unknown_key_below_a_value_is_refused() -> None:
         ("objective.kd_weight", "-0.1"),
         ("objective.group_p", "0"),
         ("objective.group_p", "1.0"),
-        ("objective.kd", "mse"),
+        ("objective.kd", "hinge"),
         ("data.batch_size", "1"),
         ("data.max_length", "2"),
         ("schedule.every", "0"),

@@ -11,10 +11,13 @@ from torch.optim import AdamW, Optimizer
 from otfkd.config import Config
 from otfkd.data.collate import Batch
 from otfkd.distill.diagnostics import compare
-from otfkd.distill.objective import Terms, objective
+from otfkd.distill.embeddings import Projections
+from otfkd.distill.mlm import MaskedLanguage
+from otfkd.distill.objective import Student, Terms, objective, repeated
 from otfkd.distill.rate import decayed
 from otfkd.distill.schedule import Plan
 from otfkd.distill.teacher import TeacherSlot
+from otfkd.distill.weighting import Weighting, moving, weighting
 from otfkd.models.encoder import Encoder, Head, evaluating
 from otfkd.provenance import derived_seed
 
@@ -28,24 +31,39 @@ class Distillation(L.LightningModule):
         teacher: the slot.
         config: the run's config.
         plan: between which rotations the learning rate decays, where it restarts.
+        mlm: the head of the auxiliary loss, where the objective has one.
     """
 
-    def __init__(self, student: Encoder, head: Head | None, teacher: TeacherSlot, config: Config, plan: Plan):
+    def __init__(
+        self,
+        student: Encoder,
+        head: Head | None,
+        teacher: TeacherSlot,
+        config: Config,
+        plan: Plan,
+        mlm: MaskedLanguage | None = None,
+    ):
         super().__init__()
         self.student = student
         self.head = head
         self.teacher = teacher
+        self.mlm = mlm
         self.config = config
         self.plan = plan
+        self.projections: Projections | None = None
+        if config.distils and config.objective.compares_embeddings:
+            widths = [member.width for member in teacher.members if isinstance(member, Encoder)]
+            self.projections = Projections(student.width, widths, derived_seed(config.seed, "projections"))
         self.rate = 0.0  # of the optimizer step just done
         self.grad_norm = torch.zeros(())  # before clipping
         self.terms: list[Terms] = []  # of the micro-batches since the last optimizer step
+        self.weighting: Weighting | None = None  # of the optimizer step just done
 
     def on_fit_start(self) -> None:
         # transformers loads in evaluation mode and Lightning keeps it; without dropout both views would be one.
-        self.student.train()
-        if self.head is not None:
-            self.head.train()
+        for part in (self.student, self.head, self.mlm):
+            if part is not None:
+                part.train()
 
     def project(self, pooled: Tensor) -> Tensor:
         """The vector the losses see, (B, d): through the head, where there is one."""
@@ -54,11 +72,29 @@ class Distillation(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Each batch has random streams of its own, so neither evaluation nor a resume can shift them.
-        torch.manual_seed(derived_seed(self.config.seed, "dropout", batch_idx))
-        shuffle = torch.Generator().manual_seed(derived_seed(self.config.seed, "group_p", batch_idx))
-        view1, view2 = self.project(self.student(batch.student.twice())).chunk(2)
+        seed = self.config.seed
+        torch.manual_seed(derived_seed(seed, "dropout", batch_idx))
+        shuffle = torch.Generator().manual_seed(derived_seed(seed, "group_p", batch_idx))
+        mask = torch.Generator().manual_seed(derived_seed(seed, "mlm", batch_idx))
+        config, twice = self.config.objective, batch.student.twice()
+        embeddings = self.student(twice)
+        view1, view2 = self.project(embeddings).chunk(2)
         teachers, weights = self.taught(batch, batch_idx)
-        terms = objective(self.config.objective, (view1, view2), teachers, weights, shuffle)
+        self.weighting = weighting(
+            config, self.trainer.global_step, self.config.trainer.max_steps,
+            first=self.teacher.first_installed, latest=self.teacher.installed,
+        )  # fmt: skip
+        terms = objective(
+            config,
+            Student(view1, view2, embeddings.chunk(2)[0]),
+            teachers,
+            weights,
+            self.weighting,
+            shuffle,
+            projections=self.projections,
+            repeats=repeated(batch.student) if config.mask_repeats else None,
+            mlm=None if self.mlm is None else self.mlm(twice, mask),
+        )
         self.terms.append(terms)
         return terms.total
 
@@ -95,14 +131,20 @@ class Distillation(L.LightningModule):
             "loss": _mean([term.total for term in terms]),
             "info_nce": _mean([term.contrastive for term in terms]),
         }
-        distilled = [term.distillation for term in terms if term.distillation is not None]
-        if distilled:
-            metrics["kd"] = _mean(distilled)
+        optional = {
+            "consistency": [term.consistency for term in terms if term.consistency is not None],
+            "kd": [term.distillation for term in terms if term.distillation is not None],
+            "mlm": [term.mlm for term in terms if term.mlm is not None],
+        }
+        metrics |= {name: _mean(values) for name, values in optional.items() if values}
+        if "kd" in metrics and self.weighting is not None:
+            metrics |= {name: getattr(self.weighting, name) for name in moving(self.config.objective)}
         return metrics
 
     def configure_optimizers(self) -> Optimizer:
         return AdamW(
-            [parameter for part in (self.student, self.head) if part is not None for parameter in part.parameters()],
+            # The teacher is frozen; a weight that the MLM head shares with the student counts once.
+            [parameter for parameter in self.parameters() if parameter.requires_grad],
             lr=self.config.optimizer.lr,
             weight_decay=self.config.optimizer.weight_decay,
             fused=True,
@@ -111,7 +153,7 @@ class Distillation(L.LightningModule):
 
 def diagnose(module: Distillation, batch: Batch) -> dict[str, float | None]:
     """How student and teacher compare on a batch, as the distillation sees them but for dropout."""
-    config = module.config.objective
+    config = module.weighting or module.config.objective
     parts = torch.nn.ModuleList(part for part in (module.student, module.head) if part is not None)
     with evaluating(parts):
         student = module.project(module.student(batch.student))

@@ -7,8 +7,35 @@ import torch
 from torch import Tensor
 
 from otfkd.config import ObjectiveConfig
-from otfkd.distill.losses import cosine, info_nce, off_diagonal, similarity_distillation
-from otfkd.distill.shuffling import group_p
+from otfkd.data.collate import Tokens
+from otfkd.distill.embeddings import Projections, embedding_distillation
+from otfkd.distill.losses import (
+    consistency,
+    cosine,
+    info_nce,
+    list_mle,
+    off_diagonal,
+    rank_margin,
+    similarity_distillation,
+)
+from otfkd.distill.shuffling import group_p, group_size
+from otfkd.distill.weighting import Weighting
+
+
+@dataclass(frozen=True)
+class Student:
+    """What a batch became in the student.
+
+    Attributes:
+        view1: (B, d), through the head where there is one.
+        view2: the same sentences under other dropout.
+        embedding: (B, d), view 1 before the head: what is exported, and what a teacher's embeddings, which have no
+            head either, are matched with.
+    """
+
+    view1: Tensor
+    view2: Tensor
+    embedding: Tensor
 
 
 @dataclass(frozen=True)
@@ -17,39 +44,99 @@ class Terms:
 
     total: Tensor
     contrastive: Tensor
-    distillation: Tensor | None
+    distillation: Tensor | None = None
+    consistency: Tensor | None = None
+    mlm: Tensor | None = None
 
 
 def objective(
     config: ObjectiveConfig,
-    views: tuple[Tensor, Tensor],
+    student: Student,
     teachers: Sequence[Tensor],
     weights: Sequence[float],
+    weighting: Weighting,
     generator: torch.Generator,
+    *,
+    projections: Projections | None = None,
+    repeats: Tensor | None = None,
+    mlm: Tensor | None = None,
 ) -> Terms:
-    """InfoNCE between the student's views, plus the weighted distillation of the teacher's similarities into view 1.
+    """InfoNCE between the student's views, plus the weighted terms that the config asks for.
 
     Args:
-        config: weights and temperatures.
-        views: the student's two views with its head, (B, d) each.
-        teachers: the members' embeddings of the same sentences, (B, d') each, of any width; none while its slot is
-            empty.
-        weights: the members' shares in the target, adding up to 1 (Xu et al. 2023, DistillCSE, eq. 7).
-        generator: for Group-P.
+        config: which terms, and what they are made of.
+        student: the batch's embeddings.
+        teachers: each member's embeddings of the same sentences, (B, d_m) of any width; none while the slot is empty.
+        weights: of the members, summing to 1.
+        weighting: of the teachers' term at this step.
+        generator: for shuffling the teachers' ranking.
+        projections: for the kinds that compare embeddings, where widths may differ.
+        repeats: (B, B) bool, equal sentences other than a sentence itself, to be left out; None leaves nothing out.
+        mlm: the masked language loss of the same sentences.
     """
-    view1, view2 = views
-    contrastive = info_nce(view1, view2, config.temperature)
-    if not teachers:
-        return Terms(contrastive, contrastive, None)
-    cosines = [share * cosine(member, member) for share, member in zip(weights, teachers, strict=True)]
-    target = off_diagonal(torch.stack(cosines).sum(0))
+    contrastive = total = info_nce(student.view1, student.view2, config.temperature, repeats)
+    distillation = agreement = None
+    if config.consistency_weight:
+        agreement = consistency(student.view1, student.view2, config.temperature, repeats)
+        total = total + config.consistency_weight * agreement
+    if teachers:
+        if config.compares_embeddings:
+            distillation = _embeddings(config, student.embedding, teachers, weights, projections)
+        else:
+            distillation = _lists(config, student, teachers, weights, weighting, generator, repeats)
+        total = total + weighting.kd_weight * distillation
+    if mlm is not None:
+        total = total + config.mlm_weight * mlm
+    return Terms(total, contrastive, distillation, agreement, mlm)
+
+
+def repeated(tokens: Tokens) -> Tensor:
+    """Which pairs of a batch are one sentence to the model, token for token, (B, B) bool, False on the diagonal."""
+    ids = tokens.input_ids.masked_fill(tokens.attention_mask == 0, -1)
+    kinds: Tensor = torch.unique(ids, dim=0, return_inverse=True)[1]
+    return (kinds[:, None] == kinds).fill_diagonal_(False)
+
+
+def _lists(
+    config: ObjectiveConfig,
+    student: Student,
+    teachers: Sequence[Tensor],
+    weights: Sequence[float],
+    now: Weighting,
+    generator: torch.Generator,
+    repeats: Tensor | None,
+) -> Tensor:
+    """The teachers' similarities, averaged (Xu et al. 2023, DistillCSE, eq. 7), into the student's."""
+    others = student.view1 if config.lists == "one_view" else student.view2
+    own = off_diagonal(cosine(student.view1, others))
+    members = [weight * off_diagonal(cosine(member, member)) for member, weight in zip(teachers, weights, strict=True)]
+    target = torch.stack(members).sum(0)
+    kept = None if repeats is None else ~off_diagonal(repeats)
     if config.group_p is not None:
-        target = group_p(target, config.group_p, generator)
-    distillation = similarity_distillation(
-        off_diagonal(cosine(view1, view1)),
-        target,
-        temperature_student=config.temperature_student,
-        temperature_teacher=config.temperature_teacher,
-        divergence=config.kd,
-    )
-    return Terms(contrastive + config.kd_weight * distillation, contrastive, distillation)
+        target = group_p(target, config.group_p, generator, kept)
+    if config.group_size is not None:
+        target = group_size(target, config.group_size, generator, kept)
+    if config.kd == "listmle":
+        return list_mle(own, target, temperature=now.temperature_student, kept=kept)
+    if config.kd == "rank_margin":
+        return rank_margin(own, target, margin=config.margin, kept=kept)
+    assert config.kd in ("ce", "kl", "js")
+    return similarity_distillation(
+        own, target, temperature_student=now.temperature_student, temperature_teacher=now.temperature_teacher,
+        divergence=config.kd, kept=kept,
+    )  # fmt: skip
+
+
+def _embeddings(
+    config: ObjectiveConfig,
+    embedding: Tensor,
+    teachers: Sequence[Tensor],
+    weights: Sequence[float],
+    projections: Projections | None,
+) -> Tensor:
+    """The members' losses, averaged, each in its own space."""
+    assert projections is not None
+    assert config.kd in ("mse", "cosine")
+    projected = projections(embedding, teachers)
+    losses = [embedding_distillation(own, teacher, config.kd) for own, teacher in zip(projected, teachers, strict=True)]
+    return torch.stack([weight * loss for weight, loss in zip(weights, losses, strict=True)]).sum()

@@ -9,14 +9,23 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from otfkd.distill.losses import cosine, info_nce, off_diagonal, similarity_distillation
+from otfkd.distill.losses import (
+    consistency,
+    cosine,
+    info_nce,
+    list_mle,
+    off_diagonal,
+    rank_margin,
+    similarity_distillation,
+)
 
-Divergence = Literal["ce", "kl"]
+Divergence = Literal["ce", "kl", "js"]
+Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 Rows = Sequence[Sequence[float]]
 
 SHAPES = [(2, 1), (3, 3), (5, 16), (17, 8)]
 TEMPERATURES = [0.0125, 0.05, 1.0, 7.0]
-DIVERGENCES: list[Divergence] = ["ce", "kl"]
+DIVERGENCES: list[Divergence] = ["ce", "kl", "js"]
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -28,10 +37,16 @@ def similarities(batch: int, seed: int) -> Tensor:
 
 
 def distil(
-    student: Tensor, teacher: Tensor, divergence: Divergence = "kl", *, student_t: float = 0.05, teacher_t: float = 0.05
+    student: Tensor,
+    teacher: Tensor,
+    divergence: Divergence = "kl",
+    *,
+    student_t: float = 0.05,
+    teacher_t: float = 0.05,
+    kept: Tensor | None = None,
 ) -> Tensor:
     return similarity_distillation(
-        student, teacher, temperature_student=student_t, temperature_teacher=teacher_t, divergence=divergence
+        student, teacher, temperature_student=student_t, temperature_teacher=teacher_t, divergence=divergence, kept=kept
     )
 
 
@@ -61,18 +76,52 @@ def slow_info_nce(view1: Rows, view2: Rows, temperature: float) -> float:
     return -math.fsum(slow_log_softmax(row, temperature)[i] for i, row in enumerate(cosines)) / len(cosines)
 
 
+def slow_jensen_shannon(p: Sequence[float], q: Sequence[float]) -> float:
+    """As entropies: H((p + q) / 2) - (H(p) + H(q)) / 2."""
+
+    def entropy(distribution: Sequence[float]) -> float:
+        return -math.fsum(x * math.log(x) for x in distribution if x > 0)
+
+    return entropy([(x + y) / 2 for x, y in zip(p, q, strict=True)]) - (entropy(p) + entropy(q)) / 2
+
+
 def slow_distillation(
     student: Rows, teacher: Rows, student_t: float, teacher_t: float, divergence: Divergence
 ) -> float:
     total = 0.0
     for s_row, t_row in zip(student, teacher, strict=True):
         target, log_student = slow_softmax(t_row, teacher_t), slow_log_softmax(s_row, student_t)
+        if divergence == "js":
+            total += slow_jensen_shannon(target, slow_softmax(s_row, student_t))
+            continue
         log_teacher = slow_log_softmax(t_row, teacher_t)
         for t, log_s, log_t in zip(target, log_student, log_teacher, strict=True):
             total -= t * log_s
             if divergence == "kl":
                 total += t * log_t
     return total / len(student)
+
+
+def slow_list_mle(student: Rows, teacher: Rows, temperature: float) -> float:
+    """Place the sentences one by one in the teacher's order, each time with the student's odds among those left."""
+    rows = []
+    for s_row, t_row in zip(student, teacher, strict=True):
+        left = sorted(range(len(t_row)), key=lambda place: -t_row[place])
+        surprises = []
+        while left:
+            surprises.append(-slow_log_softmax([s_row[place] for place in left], temperature)[0])
+            left = left[1:]
+        rows.append(math.fsum(surprises) / len(surprises))
+    return math.fsum(rows) / len(rows)
+
+
+def slow_rank_margin(student: Rows, teacher: Rows, margin: float) -> float:
+    rows = []
+    for s_row, t_row in zip(student, teacher, strict=True):
+        pairs = [(j, k) for j in range(len(t_row)) for k in range(len(t_row)) if t_row[j] > t_row[k]]
+        hinges = [max(0.0, margin - (s_row[j] - s_row[k])) for j, k in pairs]
+        rows.append(math.fsum(hinges) / max(1, len(hinges)))
+    return math.fsum(rows) / len(rows)
 
 
 def finite_differences(function: Callable[[Rows], float], at: Tensor, step: float = 1e-5) -> Tensor:
@@ -276,7 +325,7 @@ def test_gradient_vanishes_at_a_match(divergence: Divergence) -> None:
 def test_a_student_away_from_the_teacher_pays_more_and_is_pulled(divergence: Divergence) -> None:
     teacher = similarities(8, 1)
     student = teacher + 0.1 * random(8, 7, seed=2)
-    assert distil(student, teacher, divergence) > distil(teacher, teacher, divergence) + 0.05
+    assert distil(student, teacher, divergence) > distil(teacher, teacher, divergence) + 0.02
     assert gradient_of(lambda leaf: distil(leaf, teacher, divergence), student).abs().max() > 1e-2
 
 
@@ -293,7 +342,8 @@ def test_distillation_passes_gradcheck(divergence: Divergence) -> None:
 
 def test_ce_and_kl_have_the_same_gradient() -> None:
     student, teacher = similarities(8, 1), similarities(8, 2)
-    ce, kl = (gradient_of(lambda leaf, d=d: distil(leaf, teacher, d), student) for d in DIVERGENCES)  # type: ignore[misc]
+    ce = gradient_of(lambda leaf: distil(leaf, teacher, "ce"), student)
+    kl = gradient_of(lambda leaf: distil(leaf, teacher, "kl"), student)
     torch.testing.assert_close(ce, kl, atol=1e-7, rtol=1e-6)
     assert ce.abs().max() > 1e-2
 
@@ -320,6 +370,216 @@ def test_kl_keeps_its_scale_when_every_neighbour_is_doubled() -> None:
     assert twice.item() == pytest.approx(distil(student, teacher).item(), rel=1e-5)
 
 
+# Jensen-Shannon, between student and teacher and between the views
+
+
+def test_js_is_symmetric_and_at_most_log_2() -> None:
+    student, teacher = similarities(16, 1), similarities(16, 2)
+    there = distil(student, teacher, "js", student_t=0.02, teacher_t=0.3).item()
+    back = distil(teacher, student, "js", student_t=0.3, teacher_t=0.02).item()
+    assert there == pytest.approx(back, rel=1e-5)
+    assert 0.1 < there < math.log(2)
+
+
+def test_js_of_distributions_without_overlap_is_log_2() -> None:
+    student, teacher = torch.tensor([[1.0, -1.0]]), torch.tensor([[-1.0, 1.0]])
+    assert distil(student, teacher, "js").item() == pytest.approx(math.log(2), abs=1e-6)
+
+
+# p = (3/4, 1/4) and q = (1/4, 3/4): log 2 less the entropy of (3/4, 1/4), which is log 4 - 3/4 log 3.
+def test_js_has_the_closed_form_of_two_coins() -> None:
+    student, teacher = torch.tensor([[math.log(3), 0.0]]), torch.tensor([[0.0, math.log(3)]])
+    expected = math.log(2) - (math.log(4) - 0.75 * math.log(3))
+    assert distil(student, teacher, "js", student_t=1.0, teacher_t=1.0).item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_consistency_is_the_formula(shape: tuple[int, int], temperature: float) -> None:
+    view1, view2 = random(*shape, seed=1), random(*shape, seed=2)
+    forth = slow_cosine(view1.tolist(), view2.tolist())
+    back = slow_cosine(view2.tolist(), view1.tolist())
+    expected = [
+        slow_jensen_shannon(slow_softmax(p, temperature), slow_softmax(q, temperature))
+        for p, q in zip(forth, back, strict=True)
+    ]
+    actual = consistency(view1, view2, temperature)
+    assert actual.item() == pytest.approx(math.fsum(expected) / len(expected), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("rows", [torch.eye(6), torch.ones(6, 3), random(6, 3)])
+def test_consistency_of_a_view_with_itself_is_zero_whatever_its_entropy(rows: Tensor) -> None:
+    assert consistency(rows, rows, 0.05).item() == pytest.approx(0, abs=1e-6)
+    assert gradient_of(lambda leaf: consistency(leaf, leaf, 0.05), rows).abs().max() < 1e-5
+
+
+def test_consistency_pulls_both_views() -> None:
+    view1, view2 = random(8, 6, seed=1).requires_grad_(), random(8, 6, seed=2).requires_grad_()
+    for gradient in torch.autograd.grad(consistency(view1, view2, 0.5), [view1, view2]):
+        assert gradient.abs().max() > 1e-4
+
+
+# Ranking losses
+
+
+def mle(student: Tensor, teacher: Tensor, kept: Tensor | None = None) -> Tensor:
+    return list_mle(student, teacher, temperature=0.05, kept=kept)
+
+
+def hinge(student: Tensor, teacher: Tensor, kept: Tensor | None = None) -> Tensor:
+    return rank_margin(student, teacher, margin=0.1, kept=kept)
+
+
+LISTS: dict[str, Loss] = {
+    **{name: lambda s, t, kept, d=name: distil(s, t, d, student_t=0.025, kept=kept) for name in DIVERGENCES},  # type: ignore[misc]
+    "listmle": mle,
+    "rank_margin": hinge,
+}
+each_list_loss = pytest.mark.parametrize("loss", LISTS.values(), ids=LISTS.keys())
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("batch", [2, 3, 8, 33])
+def test_list_mle_is_the_formula(batch: int, temperature: float) -> None:
+    student, teacher = similarities(batch, 1), similarities(batch, 2)
+    expected = slow_list_mle(student.tolist(), teacher.tolist(), temperature)
+    actual = list_mle(student, teacher, temperature=temperature)
+    assert actual.item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("others", [1, 4, 63])
+def test_list_mle_of_an_undecided_student_is_log_of_the_orders_over_the_length(others: int) -> None:
+    loss = mle(torch.full((3, others), 0.3), random(3, others))
+    assert loss.item() == pytest.approx(math.lgamma(others + 1) / others, abs=1e-5)
+
+
+def test_list_mle_is_least_in_the_teachers_order_and_vanishes_with_the_temperature() -> None:
+    teacher = similarities(8, 1)
+    right, wrong = (list_mle(order, teacher, temperature=1e-4) for order in (teacher, -teacher))
+    assert right < 1e-2 < 1 < wrong
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("batch", [2, 3, 8, 33])
+def test_rank_margin_is_the_formula(batch: int, margin: float) -> None:
+    student, teacher = similarities(batch, 1), similarities(batch, 2)
+    expected = slow_rank_margin(student.tolist(), teacher.tolist(), margin)
+    assert rank_margin(student, teacher, margin=margin).item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_rank_margin_is_nought_when_all_is_told_apart_and_the_margin_when_nothing_is() -> None:
+    teacher = torch.tensor([[0.1, 0.2, 0.3], [0.9, 0.5, 0.7]])
+    student = torch.tensor([[-0.5, 0.0, 0.5], [0.5, -0.5, 0.0]])
+    assert rank_margin(student, teacher, margin=0.5).item() == 0
+    assert rank_margin(torch.zeros(2, 3), teacher, margin=0.5).item() == pytest.approx(0.5)
+
+
+def test_rank_margin_has_no_pair_of_equals() -> None:
+    assert rank_margin(random(4, 5), torch.full((4, 5), 0.3), margin=1.0).item() == 0
+
+
+@pytest.mark.parametrize("loss", [mle, hinge])
+def test_ranking_losses_look_at_the_teachers_order_only(loss: Loss) -> None:
+    student, teacher = similarities(8, 1), similarities(8, 2)
+    assert torch.equal(loss(student, teacher, None), loss(student, torch.exp(7 * teacher), None))
+    assert not torch.equal(loss(student, teacher, None), loss(student, -teacher, None))
+
+
+@pytest.mark.parametrize("loss", [mle, hinge])
+def test_ranking_losses_pass_gradcheck(loss: Loss) -> None:
+    student, teacher = similarities(5, 1).double().requires_grad_(), similarities(5, 2).double()
+    assert torch.autograd.gradcheck(lambda leaf: loss(leaf, teacher, None), student)
+
+
+@pytest.mark.parametrize("batch", [9, 65])
+def test_list_mle_stands_beside_cross_entropy_at_any_batch_size(batch: int) -> None:
+    student, teacher = similarities(batch, 1), similarities(batch, 2)
+    cross_entropy = distil(student, teacher, "ce", student_t=1.0, teacher_t=1.0)
+    assert 0.5 < list_mle(student, teacher, temperature=1.0) / cross_entropy < 1
+
+
+# Entries that do not count
+
+
+def ragged(loss: Loss, student: Tensor, teacher: Tensor, kept: Tensor) -> float:
+    """The loss of each list by itself, what is left out of it really cut out."""
+    rows = [
+        loss(s[None, k], t[None, k], None).item() for s, t, k in zip(student, teacher, kept, strict=True) if k.any()
+    ]
+    return math.fsum(rows) / len(rows)
+
+
+@each_list_loss
+def test_what_is_left_out_might_as_well_not_be_there(loss: Loss) -> None:
+    student, teacher = similarities(12, 1), similarities(12, 2)
+    kept = random(12, 11, seed=5) > -0.3
+    kept[3] = False
+    kept[4, 1:] = False
+    assert loss(student, teacher, kept).item() == pytest.approx(ragged(loss, student, teacher, kept), rel=1e-4)
+    assert loss(student, teacher, kept).item() != pytest.approx(loss(student, teacher, None).item(), rel=1e-3)
+
+
+@each_list_loss
+def test_what_is_left_out_has_no_influence_and_no_gradient(loss: Loss) -> None:
+    student, teacher = similarities(12, 1), similarities(12, 2)
+    kept = random(12, 11, seed=5) > 0
+    other = loss(student.where(kept, -student), teacher.where(kept, 0.9), kept)
+    assert torch.equal(loss(student, teacher, kept), other)
+    gradient = gradient_of(lambda leaf: loss(leaf, teacher, kept), student)
+    assert gradient.isfinite().all()
+    assert gradient[~kept].abs().max() == 0 < gradient[kept].abs().max()
+
+
+@each_list_loss
+def test_nothing_left_costs_nothing(loss: Loss) -> None:
+    student, teacher = similarities(6, 1), similarities(6, 2)
+    nothing = torch.zeros(6, 5, dtype=torch.bool)
+    assert loss(student, teacher, nothing).item() == 0
+    assert (gradient_of(lambda leaf: loss(leaf, teacher, nothing), student) == 0).all()
+
+
+@each_list_loss
+def test_leaving_nothing_out_changes_nothing(loss: Loss) -> None:
+    student, teacher = similarities(6, 1), similarities(6, 2)
+    everything = loss(student, teacher, torch.ones(6, 5, dtype=torch.bool))
+    torch.testing.assert_close(everything, loss(student, teacher, None))
+
+
+@each_list_loss
+def test_list_losses_reach_the_student_only(loss: Loss) -> None:
+    student, teacher = similarities(8, 1).requires_grad_(), similarities(8, 2).requires_grad_()
+    to_student, to_teacher = torch.autograd.grad(loss(student, teacher, None), [student, teacher], allow_unused=True)
+    assert to_student.abs().max() > 1e-4
+    assert to_teacher is None
+
+
+@pytest.mark.parametrize("loss", [info_nce, consistency])
+def test_repeats_are_no_negatives(loss: Callable[..., Tensor]) -> None:
+    """Sentences 1 and 4 are the same and no negatives of each other; the others have both."""
+    view1, view2 = random(5, 6, seed=1), random(5, 6, seed=2)
+    repeats = torch.zeros(5, 5, dtype=torch.bool)
+    repeats[1, 4] = repeats[4, 1] = True
+    expected = 0.0
+    for i in range(5):
+        shown = [i, *(j for j in range(5) if j != i and not repeats[i, j])]
+        forth = slow_cosine(view1[i : i + 1].tolist(), view2[shown].tolist())[0]
+        back = slow_cosine(view2[i : i + 1].tolist(), view1[shown].tolist())[0]
+        if loss is info_nce:
+            expected -= slow_log_softmax(forth, 0.5)[0] / 5
+        else:
+            expected += slow_jensen_shannon(slow_softmax(forth, 0.5), slow_softmax(back, 0.5)) / 5
+    assert loss(view1, view2, 0.5, repeats).item() == pytest.approx(expected, rel=1e-4)
+    assert loss(view1, view2, 0.5).item() != pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("loss", [info_nce, consistency])
+def test_a_batch_of_one_sentence_has_nothing_to_learn(loss: Callable[..., Tensor]) -> None:
+    repeats = ~torch.eye(6, dtype=torch.bool)
+    view2 = random(6, 4, seed=2)
+    assert loss(random(6, 4), view2, 0.05, repeats).item() == 0
+    assert (gradient_of(lambda leaf: loss(leaf, view2, 0.05, repeats), random(6, 4)) == 0).all()
+
+
 # Precision
 
 
@@ -331,6 +591,8 @@ def test_autocast_changes_nothing(awkward: Tensor, temperature: float) -> None:
         matrices = [off_diagonal(cosine(rows, rows)) for rows in (awkward, other)]
         return [
             info_nce(awkward, other, temperature),
+            consistency(awkward, other, temperature),
+            *(loss(matrices[0], matrices[1], None) for loss in LISTS.values()),
             *(distil(matrices[0], matrices[1], d, student_t=temperature, teacher_t=temperature) for d in DIVERGENCES),
         ]
 
@@ -353,7 +615,9 @@ def test_gradients_of_awkward_batches_are_finite(awkward: Tensor, temperature: f
 
     def loss(leaf: Tensor) -> Tensor:
         student = off_diagonal(cosine(leaf, leaf))
-        return info_nce(leaf, leaf, temperature) + distil(student, teacher, student_t=temperature)
+        lists = sum(loss(student, teacher, None) for loss in LISTS.values())
+        views = info_nce(leaf, leaf, temperature) + consistency(leaf, leaf, temperature)
+        return views + lists + distil(student, teacher, student_t=temperature)
 
     with torch.autocast("cpu", torch.bfloat16):
         assert gradient_of(loss, awkward).isfinite().all()

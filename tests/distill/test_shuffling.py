@@ -1,14 +1,16 @@
 """Group-P against the paper's algorithm written out in plain loops, and the shares of mass it promises."""
 
+import functools
 import math
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
 from otfkd.distill.losses import cosine, off_diagonal
-from otfkd.distill.shuffling import _groups, group_p
+from otfkd.distill.shuffling import _groups, group_p, group_size
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -38,6 +40,22 @@ def slow_group_p(row: list[float], noise: list[float], p: float) -> list[float]:
         for rank, drawn in zip(ranks, sorted(ranks, key=lambda rank: noise[rank]), strict=True):
             shuffled[ranking[rank]] = row[ranking[drawn]]
     return shuffled
+
+
+def slow_shuffle(row: list[float], noise: list[float], kept: list[bool], groups: list[int]) -> list[float]:
+    """Shuffle the ranking of what takes part; `groups` are of its ranks."""
+    ranking = sorted((place for place in range(len(row)) if kept[place]), key=lambda place: -row[place])
+    shuffled = list(row)
+    for group in set(groups):
+        ranks = [rank for rank in range(len(ranking)) if groups[rank] == group]
+        for rank, drawn in zip(ranks, sorted(ranks, key=lambda rank: noise[rank]), strict=True):
+            shuffled[ranking[rank]] = row[ranking[drawn]]
+    return shuffled
+
+
+Shuffle = Callable[..., Tensor]
+by_mass = functools.partial(group_p, p=0.1)
+by_count = functools.partial(group_size, size=6)
 
 
 @pytest.mark.parametrize("p", [0.05, 0.08, 0.1, 0.15, 0.3, 0.5, 0.9])
@@ -162,3 +180,66 @@ def test_no_target_comes_from_the_diagonal(p: float) -> None:
     assert cosines.diagonal().min() > 0.999
     assert shuffled.max() < 0.95
     assert torch.equal(shuffled.sort().values, off_diagonal(cosines).sort().values)
+
+
+# Groups of a fixed size
+
+
+@pytest.mark.parametrize("size", [2, 3, 6, 64])
+@pytest.mark.parametrize("others", [1, 3, 15, 63])
+def test_group_size_is_a_loop_over_stretches_of_the_ranking(others: int, size: int) -> None:
+    rows = narrow_cosines(12, others)
+    noise = torch.rand(rows.shape, generator=seeded(7)).tolist()
+    groups = [rank // size for rank in range(others)]
+    expected = [
+        slow_shuffle(row, drawn, [True] * others, groups) for row, drawn in zip(rows.tolist(), noise, strict=True)
+    ]
+    assert torch.equal(group_size(rows, size, seeded(7)), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("size", [2, 7, 100])
+def test_no_rank_moves_further_than_its_group_and_all_within_it_occur(size: int) -> None:
+    row = narrow_cosines(1, others=20).sort(descending=True).values
+    shuffled = group_size(row.repeat(3000, 1), size, seeded())
+    came_from = (shuffled[:, :, None] == row[:, None, :]).int().argmax(-1)
+    reached = {(place, rank) for ranks in came_from.tolist() for place, rank in enumerate(ranks)}
+    assert reached == {(i, j) for i in range(20) for j in range(20) if i // size == j // size}
+
+
+def test_many_small_groups_do_not_mix() -> None:
+    rows = narrow_cosines(8, others=4001)
+    descending = group_size(rows.sort(descending=True).values, 2, seeded())
+    pairs = descending[:, :4000].view(8, 2000, 2)
+    assert (pairs.amin(-1)[:, :-1] >= pairs.amax(-1)[:, 1:]).all()
+    assert 0.45 < (pairs[..., 0] < pairs[..., 1]).float().mean() < 0.55
+
+
+# Entries that take no part
+
+
+@pytest.mark.parametrize("shuffle", [by_mass, by_count])
+def test_what_takes_no_part_stays_and_the_rest_is_shuffled_as_if_it_were_not_there(shuffle: Shuffle) -> None:
+    rows, kept = narrow_cosines(12, 31), torch.rand(12, 31, generator=seeded(3)) > 0.3
+    kept[0], kept[1], kept[2, 1:] = False, True, False
+    noise = torch.rand(rows.shape, generator=seeded(7)).tolist()
+    expected = []
+    for row, drawn, keep in zip(rows.tolist(), noise, kept.tolist(), strict=True):
+        descending = sorted((value for value, k in zip(row, keep, strict=True) if k), reverse=True)
+        groups = slow_groups(descending, 0.1) if shuffle is by_mass else [rank // 6 for rank in range(len(descending))]
+        expected.append(slow_shuffle(row, drawn, keep, groups))
+    shuffled = shuffle(rows, generator=seeded(7), kept=kept)
+    assert torch.equal(shuffled, torch.tensor(expected))
+    assert not torch.equal(shuffled, rows)
+
+
+@pytest.mark.parametrize("shuffle", [by_mass, by_count])
+def test_when_all_take_part_nothing_is_special(shuffle: Shuffle) -> None:
+    rows = narrow_cosines(12)
+    everything = torch.ones_like(rows, dtype=torch.bool)
+    assert torch.equal(shuffle(rows, generator=seeded(1), kept=everything), shuffle(rows, generator=seeded(1)))
+
+
+@pytest.mark.parametrize("shuffle", [by_mass, by_count])
+def test_when_none_take_part_nothing_moves(shuffle: Shuffle) -> None:
+    rows = narrow_cosines(4)
+    assert torch.equal(shuffle(rows, generator=seeded(), kept=torch.zeros_like(rows, dtype=torch.bool)), rows)
