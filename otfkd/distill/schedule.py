@@ -196,8 +196,8 @@ def _check_teacher(config: Config) -> None:
         raise UserError("teacher=self needs to know when SimCSE ends and teaching begins: add teacher.warmup_steps=N")
     if config.schedule.aggregate == "sample" and config.objective.compares_embeddings:
         raise UserError(
-            f"objective.kd={config.objective.kd} maps the student to each teacher's space, and schedule.aggregate=sample "
-            "asks one teacher at a time: take schedule.aggregate=mean"
+            f"objective.kd={config.objective.kd} maps the student to each teacher's space, but "
+            "schedule.aggregate=sample asks one teacher at a time: take schedule.aggregate=mean"
         )
     if config.student.init == "teacher" and source != "model":
         raise UserError("student.init=teacher needs an initial teacher: give teacher=FOLDER_OR_HUB_ID")
