@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from otfkd.config import Config
 from otfkd.data.datamodule import CorpusData, Source
 from otfkd.data.files import write_text
-from otfkd.data.tokens import fingerprint_tokenizer, token_cache
+from otfkd.data.tokens import token_cache
 from otfkd.distill.checkpoints import Checkpoints, WholeFiles
 from otfkd.distill.module import Distillation
 from otfkd.distill.rotation import TeacherRotation
@@ -158,11 +158,10 @@ def _data(run: Prepared, student: Encoder, teacher: Encoder | None, done: int) -
     config = run.config
 
     def source(encoder: Encoder) -> Source:
-        return Source(token_cache(run.corpus, encoder.tokenizer, config.data.max_length, run.cache), encoder.pad_id)
+        tokens = token_cache(run.corpus, encoder.tokenizer, config.data.max_length, run.cache, encoder.prompt)
+        return Source(tokens, encoder.pad_id)
 
-    reads_alike = teacher is None or fingerprint_tokenizer(teacher.tokenizer) == fingerprint_tokenizer(
-        student.tokenizer
-    )
+    reads_alike = teacher is None or teacher.reading == student.reading
     data = CorpusData(
         source(student),
         None if teacher is None or reads_alike else source(teacher),

@@ -23,7 +23,7 @@ LAYERS = (
     {"results", "runlog", "runfolder", "signals", "prepare", "progress", "scoring"},
     {"runs", "api"},
     {"reporting"},
-    {"reproduce"},
+    {"reproduce", "publish"},
     {"cli"},
     {"__init__", "__main__"},
 )

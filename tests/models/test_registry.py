@@ -142,23 +142,24 @@ def test_sentence_transformers_poolers_are_honoured(
 
 
 @pytest.mark.parametrize(
-    "pooling",
+    ("pooling", "named"),
     [
-        {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
-        {"pooling_mode_max_tokens": True},
-        {"pooling_mode": "max"},
-        {"pooling_mode": ["cls", "mean"]},
-        {},
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "cls_token and mean_tokens"),
+        ({"pooling_mode_max_tokens": True}, "max_tokens"),
+        ({"pooling_mode": "max"}, "max"),
+        ({"pooling_mode": "weightedmean"}, "weightedmean"),
+        ({"pooling_mode": ["cls", "mean"]}, "cls and mean"),
+        ({}, "no mode at all"),
     ],
 )
-def test_unknown_pooling_is_refused(model: Path, pooling: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="pools in a way otfkd does not know"):
+def test_unknown_pooling_is_refused_by_its_name(model: Path, pooling: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=f"^{model} pools by {named}, which otfkd does not know: name model.pooler"):
         load_encoder(sentence_transformers_folder(model, pooling))
 
 
 def test_unknown_modules_are_refused(model: Path) -> None:
-    folder = sentence_transformers_folder(model, {"pooling_mode": "mean"}, "models.Dense")
-    with pytest.raises(UserError, match="is made of Transformer, Pooling, Dense, which otfkd does not read"):
+    folder = sentence_transformers_folder(model, {"pooling_mode": "mean"}, "models.LSTM")
+    with pytest.raises(UserError, match="is made of Transformer, Pooling, LSTM, which otfkd does not read"):
         load_encoder(folder)
 
 
