@@ -6,7 +6,6 @@ from pathlib import Path
 from otfkd.config import Pooler
 from otfkd.data.files import replacing_folder, write_text
 from otfkd.errors import UserError, first_line
-from otfkd.models.encoder import Encoder
 from otfkd.models.export import write_encoder
 from otfkd.models.onnx import check_onnx, write_onnx
 from otfkd.models.registry import find_model, load_encoder
@@ -50,7 +49,7 @@ def export(
         if history is None
         else hub_name(history.get("model", "path") or "", history.plan)
     )
-    length = saved_length(folder) or _length(encoder)
+    length = saved_length(folder) or encoder.longest
     card = model_card(
         name or output.name, encoder, length, history, base=base, licence=licence and licence.lower(), onnx=onnx
     )
@@ -62,12 +61,6 @@ def export(
                 write_onnx(encoder, temporary / "model.onnx")
     except OSError as error:
         raise UserError(f"{output} cannot be written ({first_line(error)}): name a folder with room for it") from None
-
-
-def _length(encoder: Encoder) -> int:
-    """As sentence-transformers has it: what the tokenizer says, as far as there are positions."""
-    positions: int = encoder.backbone.config.max_position_embeddings
-    return min(encoder.tokenizer.model_max_length, positions)
 
 
 def check_repository(repository: str) -> None:

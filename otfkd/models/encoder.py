@@ -64,6 +64,11 @@ class Encoder(nn.Module):
         return int(self.tokenizer.pad_token_id)
 
     @property
+    def longest(self) -> int:
+        """Tokens that can be read of a sentence: what the tokenizer says, as far as there are positions."""
+        return min(int(self.tokenizer.model_max_length), int(self.backbone.config.max_position_embeddings))
+
+    @property
     def reading(self) -> str:
         """A hash of how text becomes tokens: encoders with the same one can share a batch."""
         return fingerprint_tokenizer(self.tokenizer, self.prompt)

@@ -111,7 +111,7 @@ def lower_cases(folder: Path) -> bool:
 
 
 def saved_length(folder: Path) -> int | None:
-    """How many tokens the model reads of a sentence, None where its folder does not say."""
+    """How many tokens the model reads of a sentence, None where that is left to its tokenizer."""
     length: int | None = _settings(folder / TRANSFORMER).get("max_seq_length")
     return length
 

@@ -72,12 +72,19 @@ def _eval_results(history: History | None) -> list[EvalResult]:
     rows = [] if history is None else [history.row(split, "selected") for split in ("test", "dev")]
     return [
         EvalResult(
-            task_type="semantic-similarity", task_name="Semantic Textual Similarity", dataset_type=task.lower().replace(" ", "-"),
-            dataset_name=task, dataset_split=row.split, metric_type="cos_sim_spearman", metric_value=round(score, 2),
+            task_type="semantic-similarity",
+            task_name="Semantic Textual Similarity",
+            dataset_type=task.lower().replace(" ", "-"),
+            dataset_name=task,
+            dataset_split=row.split,
+            metric_type="cos_sim_spearman",
             metric_name=row.protocol,
+            metric_value=round(score, 2),
         )
-        for row in rows if row is not None for task, score in _headlines(row)
-    ]  # fmt: skip
+        for row in rows
+        if row is not None
+        for task, score in _headlines(row)
+    ]
 
 
 def _headlines(row: Row) -> Iterator[tuple[str, float]]:

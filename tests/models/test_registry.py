@@ -332,3 +332,19 @@ def test_the_fingerprint_does_not_see_the_rest(model: Path) -> None:
     before = fingerprint_model(model)
     (model / "README.md").write_text("text")
     assert fingerprint_model(model) == before
+
+
+# --- remote code ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["bert", "no-such-kind"])
+def test_a_models_own_code_is_never_run(model: Path, kind: str) -> None:
+    (model / "custom.py").write_text("raise AssertionError('remote code ran')\n")
+    places = {"AutoConfig": "custom.Config", "AutoModel": "custom.Model"}
+    edit_json(model / "config.json", auto_map=places, model_type=kind)
+    edit_json(model / "tokenizer_config.json", auto_map={"AutoTokenizer": [None, "custom.Tokenizer"]})
+    if kind == "bert":
+        assert type(load_encoder(model, "cls").backbone).__module__.startswith("transformers.")
+    else:
+        with pytest.raises(UserError, match=rf"^{model}/config.json cannot be used"):
+            load_encoder(model, "cls")
