@@ -78,7 +78,7 @@ def section(text: str, title: str) -> str:
 
 
 def test_the_hub_reads_the_metadata(model: Path, tiny_encoder: Encoder) -> None:
-    data = card(model, tiny_encoder).data
+    data: Any = card(model, tiny_encoder).data
     assert (data.library_name, data.pipeline_tag, data.license) == (
         "sentence-transformers",
         "sentence-similarity",
@@ -157,7 +157,7 @@ def test_a_teacher_that_was_a_run_is_named_while_it_is_the_same(
 
 def test_of_a_bare_model_nothing_is_made_up(tiny_model: Path, tiny_encoder: Encoder) -> None:
     text = str(card(tiny_model, tiny_encoder, base=None, licence=None))
-    data = ModelCard(text).data
+    data: Any = ModelCard(text).data
     assert data.eval_results is None and data.license is None and data.base_model is None and data.model_name is None
     assert "Base model: unknown." in text
     for title in ("Method", "Teachers", "Data", "Scores", "Licence"):
