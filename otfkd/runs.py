@@ -19,7 +19,7 @@ from otfkd.config import Config
 from otfkd.cost import read_cost
 from otfkd.data.datamodule import CorpusData, Source
 from otfkd.data.files import write_text
-from otfkd.data.tokens import fingerprint_tokenizer, token_cache
+from otfkd.data.tokens import token_cache
 from otfkd.describe import describe
 from otfkd.distill.checkpoints import Checkpoints, WholeFiles
 from otfkd.distill.mlm import MaskedLanguage
@@ -168,15 +168,14 @@ def _data(
     config = run.config
 
     def source(encoder: Encoder) -> Source:
-        return Source(token_cache(run.corpus, encoder.tokenizer, config.data.max_length, run.cache), encoder.pad_id)
+        tokens = token_cache(run.corpus, encoder.tokenizer, config.data.max_length, run.cache, encoder.prompt)
+        return Source(tokens, encoder.pad_id)
 
-    as_student = fingerprint_tokenizer(student.tokenizer)
-    readers = {fingerprint_tokenizer(teacher.tokenizer): teacher for teacher in teachers}
-    own = [tokenizer for tokenizer in readers if tokenizer != as_student]
-    read = [fingerprint_tokenizer(teacher.tokenizer) for teacher in teachers]
+    readers = {teacher.reading: teacher for teacher in teachers}
+    own = [reading for reading in readers if reading != student.reading]
     data = CorpusData(
         source(student),
-        [source(readers[tokenizer]) for tokenizer in own],
+        [source(readers[reading]) for reading in own],
         batch_size=config.data.batch_size,
         seed=config.seed,
         total_batches=config.total_batches,
@@ -187,7 +186,7 @@ def _data(
         len(data.batches.student.tokens),
         data.batches.student.tokens.blank,
     )
-    return data, [None if tokenizer == as_student else own.index(tokenizer) for tokenizer in read]
+    return data, [None if teacher.reading == student.reading else own.index(teacher.reading) for teacher in teachers]
 
 
 def _check_inputs(run: Prepared) -> None:

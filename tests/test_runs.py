@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -336,3 +337,27 @@ def test_a_teacher_that_was_trained_anew_is_noticed(configure: Callable[..., Con
     with pytest.raises(UserError, match="another teacher than there is now"):
         train(student)
     assert train(student.model_copy(update={"fresh": True})).status == "finished"
+
+
+def test_a_teachers_prompt_comes_before_what_it_reads_and_stays_its_own(
+    configure: Callable[..., Config], tiny_model: Path, tmp_path: Path
+) -> None:
+    from datasets import Dataset
+
+    teacher = Path(shutil.copytree(tiny_model, tmp_path / "teacher"))
+    note = {"prompts": {"any": "old moon "}, "default_prompt_name": "any"}
+    (teacher / "config_sentence_transformers.json").write_text(json.dumps(note))
+    result = train(configure("experiment=distill_static", f"teacher={teacher}", "teacher.pooler=cls", *SHORT))
+    caches = [Dataset.from_file(str(path))["input_ids"] for path in (tmp_path / "cache/tokens").glob("*.arrow")]
+    student, read = sorted(([*rows] for rows in caches), key=lambda rows: len(rows[0]))
+    prompt = load_encoder(teacher, "cls").tokenizer("old moon")["input_ids"]
+    assert [row[:14] for row in read] == [[*prompt[:-1], *row[1:]][:14] for row in student]
+    assert (load_encoder(teacher, "cls").prompt, load_encoder(result.folder / "model").prompt) == ("old moon ", "")
+
+
+def test_a_students_prompt_is_saved_with_it(configure: Callable[..., Config], tiny_model: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(tiny_model, tmp_path / "base"))
+    note = {"prompts": {"any": "old moon "}, "default_prompt_name": "any"}
+    (base / "config_sentence_transformers.json").write_text(json.dumps(note))
+    result = train(configure("experiment=simcse", f"model={base}", "model.pooler=cls", *SHORT))
+    assert load_encoder(result.folder / "model").prompt == "old moon "

@@ -23,7 +23,7 @@ LAYERS = (
     {"results", "cost", "runlog", "runfolder", "signals", "prepare", "describe", "progress", "scoring"},
     {"runs", "api"},
     {"reporting"},
-    {"reproduce", "planning"},
+    {"reproduce", "planning", "publish"},
     {"cli"},
     {"__init__", "__main__"},
 )

@@ -43,34 +43,54 @@ class TokenCache:
         return taken.column("line").to_pylist(), [row.values.to_numpy() for row in ids]
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, sentences: list[str], max_length: int) -> list[list[int]]:
-    """Token ids of each sentence with special tokens, at most `max_length` of them, unpadded."""
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, sentences: list[str], max_length: int, prompt: str = ""
+) -> list[list[int]]:
+    """Token ids of each sentence after the prompt, with special tokens, at most `max_length` of them, unpadded.
+
+    Raises:
+        UserError: the prompt alone takes them all.
+    """
+    if prompt and len(tokenizer(prompt)["input_ids"]) >= max_length:
+        raise UserError(
+            f"the model's prompt {prompt!r} leaves no room for a sentence within max_length={max_length}: raise it"
+        )
     encoded = tokenizer(
-        sentences, truncation=True, max_length=max_length, padding=False,
+        [prompt + sentence for sentence in sentences], truncation=True, max_length=max_length, padding=False,
         return_attention_mask=False, return_token_type_ids=False,
     )  # fmt: skip
     ids: list[list[int]] = encoded["input_ids"]
     return ids
 
 
-def fingerprint_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A hash of how a tokenizer reads a few telling sentences and of its whole vocabulary."""
+def prompt_length(tokenizer: PreTrainedTokenizerBase, prompt: str) -> int:
+    """How many tokens a prompt puts before a sentence's own, special ones at the start included."""
+    ids = tokenizer(prompt)["input_ids"]
+    return len(ids) - len({*ids[-1:]}.intersection(tokenizer.all_special_ids))
+
+
+def fingerprint_tokenizer(tokenizer: PreTrainedTokenizerBase, prompt: str = "") -> str:
+    """A hash of how a tokenizer reads a few telling sentences, of its whole vocabulary and of the prompt."""
     probe = tokenizer(["Hello, WORLD! naïve café", "a\u2028b \x0c\ufeffc", "unaffable 12,345.67 😀"])["input_ids"]
     vocabulary = sorted(tokenizer.get_vocab().items())
-    return sha256_bytes([type(tokenizer).__name__.encode(), json.dumps([probe, vocabulary]).encode()])
+    return sha256_bytes([type(tokenizer).__name__.encode(), json.dumps([probe, vocabulary]).encode(), prompt.encode()])
 
 
-def token_cache(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, max_length: int, cache: Path) -> TokenCache:
-    """Open the token cache of a corpus, making it first if this content was never read by this tokenizer.
+def token_cache(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, max_length: int, cache: Path, prompt: str = ""
+) -> TokenCache:
+    """Open the token cache of a corpus, making it first if this content was never read so.
 
     Raises:
-        UserError: a corpus without sentences, or a line that is not UTF-8.
+        UserError: a corpus without sentences, a line that is not UTF-8, or a prompt that leaves no room.
     """
-    key = sha256_bytes([f"{FORMAT}|{corpus.sha256}|{fingerprint_tokenizer(tokenizer)}|{max_length}".encode()])[:24]
+    key = sha256_bytes([f"{FORMAT}|{corpus.sha256}|{fingerprint_tokenizer(tokenizer, prompt)}|{max_length}".encode()])[
+        :24
+    ]
     arrow, counts = cache / "tokens" / f"{key}.arrow", cache / "tokens" / f"{key}.json"
     if not (arrow.is_file() and counts.is_file()):
         with replacing(arrow) as temporary:
-            rows, lines = _write(temporary, corpus, tokenizer, max_length)
+            rows, lines = _write(temporary, corpus, tokenizer, max_length, prompt)
         # The counts come last: with them there, the table is whole.
         write_text(counts, json.dumps({"rows": rows, "blank": lines - rows}))
     blank: int = json.loads(counts.read_text())["blank"]
@@ -84,11 +104,13 @@ def _open(path: Path) -> pa.Table:
     return Dataset.from_file(str(path)).data.table
 
 
-def _write(path: Path, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[int, int]:
+def _write(
+    path: Path, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, max_length: int, prompt: str
+) -> tuple[int, int]:
     rows = 0
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, _SCHEMA) as writer:
         for chunk in _chunks(corpus.sentences()):
-            ids = tokenize(tokenizer, [sentence for _, sentence in chunk], max_length)
+            ids = tokenize(tokenizer, [sentence for _, sentence in chunk], max_length, prompt)
             lines = [line for line, _ in chunk]
             writer.write_batch(pa.record_batch([pa.array(lines), pa.array(ids, _SCHEMA.field(1).type)], _SCHEMA))
             rows += len(chunk)

@@ -14,7 +14,7 @@ def encode(encoder: Encoder, sentences: Sequence[str], *, batch_size: int, max_l
     """Embed sentences in float32, whatever autocast is in force, leaving modes and random streams as they were.
 
     Args:
-        encoder: the encoder; its pooler and tokenizer are used.
+        encoder: the encoder; its pooler, tokenizer and prompt are used.
         sentences: n of them, repeats allowed.
         batch_size: sentences a batch.
         max_length: tokens read of a sentence.
@@ -26,7 +26,7 @@ def encode(encoder: Encoder, sentences: Sequence[str], *, batch_size: int, max_l
         FloatingPointError: an embedding is not finite.
     """
     distinct = list(dict.fromkeys(sentences))
-    ids = tokenize(encoder.tokenizer, distinct, max_length) if distinct else []
+    ids = tokenize(encoder.tokenizer, distinct, max_length, encoder.prompt) if distinct else []
     by_length = sorted(range(len(distinct)), key=lambda i: len(ids[i]))
     vectors = torch.empty(len(distinct), encoder.width)
     with evaluating(encoder), torch.autocast(encoder.device.type, enabled=False):

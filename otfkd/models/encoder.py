@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from otfkd.config import Pooler
 from otfkd.data.collate import Tokens
-from otfkd.data.tokens import fingerprint_tokenizer
+from otfkd.data.tokens import fingerprint_tokenizer, prompt_length
 from otfkd.models.pooling import LAYERED, pool
 
 
@@ -34,11 +34,15 @@ class Encoder(nn.Module):
         tokenizer: its tokenizer.
         pooler: how token vectors become one vector.
         head: for the pooler `cls_head` alone: the layer that is part of the embedding.
+        prompt: what tokens are to be made with, put before every sentence.
+        pool_prompt: whether the prompt's tokens count in pooling.
+        normalize: whether embeddings are scaled to unit length.
     """
 
     def __init__(
-        self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pooler: Pooler, head: Head | None = None
-    ):
+        self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pooler: Pooler, head: Head | None = None,
+        *, prompt: str = "", pool_prompt: bool = True, normalize: bool = False,
+    ):  # fmt: skip
         super().__init__()
         if (pooler == "cls_head") != (head is not None):
             raise ValueError("a head belongs to the pooler cls_head, and only to it")
@@ -46,6 +50,10 @@ class Encoder(nn.Module):
         self.tokenizer = tokenizer
         self.pooler: Pooler = pooler
         self.head = head
+        self.prompt = prompt
+        self.pool_prompt = pool_prompt
+        self.normalize = normalize
+        self._left_out = 0 if pool_prompt or not prompt else prompt_length(tokenizer, prompt)
 
     @property
     def width(self) -> int:
@@ -56,29 +64,40 @@ class Encoder(nn.Module):
         return int(self.tokenizer.pad_token_id)
 
     @property
+    def longest(self) -> int:
+        """Tokens that can be read of a sentence: what the tokenizer says, as far as there are positions."""
+        return min(int(self.tokenizer.model_max_length), int(self.backbone.config.max_position_embeddings))
+
+    @property
+    def reading(self) -> str:
+        """A hash of how text becomes tokens: encoders with the same one can share a batch."""
+        return fingerprint_tokenizer(self.tokenizer, self.prompt)
+
+    @property
     def device(self) -> torch.device:
         return self.backbone.device
 
     def forward(self, tokens: Tokens) -> Tensor:
-        """Embed token ids, (B, L) to (B, d)."""
+        """Embed token ids that are padded on the right, (B, L) to (B, d)."""
         layered = self.pooler in LAYERED
         output = self.backbone(
             input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, output_hidden_states=layered
         )
         layers = output.hidden_states if layered else [output.last_hidden_state]
-        pooled = pool(self.pooler, layers, tokens.attention_mask)
+        start = self._left_out
+        pooled = pool(self.pooler, [hidden[:, start:] for hidden in layers], tokens.attention_mask[:, start:])
         embedded: Tensor = pooled if self.head is None else self.head(pooled)
-        return embedded
+        return nn.functional.normalize(embedded, dim=-1) if self.normalize else embedded
 
     def same_shape(self, other: "Encoder") -> bool:
-        """Whether the other's weights mean the same in place: same pooler, tensors, architecture and tokenizer."""
+        """Whether the other's weights mean the same in place: same tensors, architecture, pooler and reading."""
         mine, theirs = self.state_dict(), other.state_dict()
         return (
-            self.pooler == other.pooler
+            (self.pooler, self.pool_prompt, self.normalize) == (other.pooler, other.pool_prompt, other.normalize)
             and {name: tensor.shape for name, tensor in mine.items()}
             == {name: tensor.shape for name, tensor in theirs.items()}
             and _architecture(self) == _architecture(other)
-            and fingerprint_tokenizer(self.tokenizer) == fingerprint_tokenizer(other.tokenizer)
+            and self.reading == other.reading
         )
 
 

@@ -1,15 +1,16 @@
 """Encoders as folders in sentence-transformers' format, with safetensors weights."""
 
 import json
-import shutil
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 
+from otfkd.data.files import replacing_folder
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import quiet
+from otfkd.models.saved import MODULES, NOTE, PROMPTS, TRANSFORMER
 
 _POOLING = {"cls": "pooling_mode_cls_token", "cls_head": "pooling_mode_cls_token", "last": "pooling_mode_lasttoken"}
 
@@ -22,20 +23,19 @@ def save_encoder(encoder: Encoder, folder: Path, max_length: int) -> None:
         folder: appears whole or not at all; an earlier one is replaced.
         max_length: tokens read of a sentence.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        _write(encoder, temporary, max_length)
-        temporary.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.replace(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with replacing_folder(folder) as temporary:
+        write_encoder(encoder, temporary, max_length)
 
 
-def _write(encoder: Encoder, folder: Path, max_length: int) -> None:
+def write_encoder(encoder: Encoder, folder: Path, max_length: int, prompts: Mapping[str, str] | None = None) -> None:
+    """Write an encoder's files into a folder that is there.
+
+    Args:
+        encoder: what to write.
+        folder: holds nothing yet.
+        max_length: tokens read of a sentence.
+        prompts: by name, beside the one that the encoder puts before every sentence.
+    """
     layered = _layer_weights(encoder)
     with quiet():
         encoder.backbone.save_pretrained(folder)
@@ -52,18 +52,25 @@ def _write(encoder: Encoder, folder: Path, max_length: int) -> None:
         "word_embedding_dimension": encoder.width,
         **dict.fromkeys(("pooling_mode_cls_token", "pooling_mode_mean_tokens", "pooling_mode_lasttoken"), False),
         _POOLING.get(encoder.pooler, "pooling_mode_mean_tokens"): True,
+        "include_prompt": encoder.pool_prompt,
     })  # fmt: skip
     if encoder.head is not None:
         modules.append(("2_Dense", "Dense"))
         _dense_module(folder / "2_Dense", encoder)
+    if encoder.normalize:
+        modules.append((f"{len(modules)}_Normalize", "Normalize"))
     listing = [
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for i, (path, kind) in enumerate(modules)
     ]
-    _json(folder / "modules.json", listing)
-    _json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
-    _json(folder / "config_sentence_transformers.json", {"prompts": {}, "similarity_fn_name": "cosine"})
-    _json(folder / "otfkd.json", {"format": 1, "pooler": encoder.pooler, "max_length": max_length})
+    _json(folder / MODULES, listing)
+    _json(folder / TRANSFORMER, {"max_seq_length": max_length, "do_lower_case": False})
+    default = {"default": encoder.prompt} if encoder.prompt else {}
+    _json(folder / PROMPTS, {
+        "prompts": {**(prompts or {}), **default}, "default_prompt_name": next(iter(default), None),
+        "similarity_fn_name": "cosine",
+    })  # fmt: skip
+    _json(folder / NOTE, {"format": 1, "pooler": encoder.pooler, "max_length": max_length})
 
 
 def _layer_weights(encoder: Encoder) -> list[float] | None:

@@ -20,7 +20,7 @@ def mean(hidden: Tensor, mask: Tensor) -> Tensor:
 def last(hidden: Tensor, mask: Tensor) -> Tensor:
     """The last real token, whichever side is padded."""
     positions = torch.arange(mask.shape[1], device=mask.device)
-    return hidden[torch.arange(len(hidden), device=hidden.device), (positions * mask).argmax(1)]
+    return hidden[torch.arange(hidden.shape[0], device=hidden.device), (positions * mask).argmax(1)]
 
 
 def pool(pooler: Pooler, layers: Sequence[Tensor], mask: Tensor) -> Tensor:

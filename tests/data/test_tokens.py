@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from otfkd.data import tokens
 from otfkd.data.corpus import Corpus
-from otfkd.data.tokens import TokenCache, fingerprint_tokenizer, token_cache
+from otfkd.data.tokens import TokenCache, fingerprint_tokenizer, prompt_length, token_cache
 from otfkd.errors import UserError
 from otfkd.provenance import sha256_file
 from tests.conftest import WORDS, make_tokenizer
@@ -160,3 +160,22 @@ def test_a_corpus_without_sentences_is_refused(
     with pytest.raises(UserError, match=f"{corpus.path} has no sentence"):
         token_cache(corpus, tokenizer, 32, tmp_path)
     assert list((tmp_path / "tokens").iterdir()) == []
+
+
+def test_a_prompt_comes_before_every_sentence_and_has_a_cache_of_its_own(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    corpus = corpus_of(tmp_path, LINES)
+    plain = all_ids(token_cache(corpus, tokenizer, 32, tmp_path))
+    for prompt in ("the dog: ", "the bird: "):
+        prompted = all_ids(token_cache(corpus, tokenizer, 32, tmp_path, prompt))
+        assert prompted == tokenizer([prompt + sentence for sentence in SENTENCES])["input_ids"]
+        before = prompt_length(tokenizer, prompt)
+        assert [row[before:] for row in prompted] == [row[1:] for row in plain]
+
+
+@pytest.mark.parametrize(("prompt", "length"), [("", 1), ("the dog", 3), ("the dog: ", 4)])
+def test_a_prompts_length_counts_the_special_token_before_it_alone(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, length: int
+) -> None:
+    assert prompt_length(tokenizer, prompt) == length

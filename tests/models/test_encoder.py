@@ -1,6 +1,7 @@
 """Backbone, pooler and tokenizer together; modes that come back; what counts as the same shape."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -94,3 +95,23 @@ def test_another_pooler_is_another_shape(tiny_model: Path, tiny_encoder: Encoder
     other = load_encoder(tiny_model, pooler, train=True)
     assert not tiny_encoder.same_shape(other)
     assert not other.same_shape(tiny_encoder)
+
+
+@pytest.mark.parametrize("change", [{"prompt": "a "}, {"pool_prompt": False}, {"normalize": True}], ids=str)
+def test_another_reading_is_another_shape(tiny_encoder: Encoder, change: dict[str, Any]) -> None:
+    other = Encoder(tiny_encoder.backbone, tiny_encoder.tokenizer, "cls", **change)
+    assert not tiny_encoder.same_shape(other)
+    assert (other.reading == tiny_encoder.reading) == ("prompt" not in change)
+
+
+@pytest.mark.parametrize("pooler", ["cls", "mean", "last", "first_last_mean", "top2_mean"])
+def test_a_prompt_that_is_not_pooled_is_still_read(tiny_encoder: Encoder, pooler: Pooler) -> None:
+    backbone, tokenizer = tiny_encoder.backbone, tiny_encoder.tokenizer
+    prompted = Encoder(backbone, tokenizer, pooler, prompt="the cat", pool_prompt=False)
+    tokens = pad([tokenizer(f"the cat {rest}")["input_ids"] for rest in ("ran home", "sat")], 0)
+    found = backbone(**vars(tokens), output_hidden_states=True).hidden_states
+    layers = {"first_last_mean": [found[1], found[2]], "top2_mean": [found[1], found[2]]}.get(pooler, [found[2]])
+    for row, end in ((0, 6), (1, 5)):  # [CLS] the cat ran home [SEP]
+        own = sum(layer[row, 3:end] for layer in layers) / len(layers)
+        expected = own[0] if pooler == "cls" else own[-1] if pooler == "last" else own.mean(0)
+        torch.testing.assert_close(prompted(tokens)[row], expected)

@@ -142,23 +142,24 @@ def test_sentence_transformers_poolers_are_honoured(
 
 
 @pytest.mark.parametrize(
-    "pooling",
+    ("pooling", "named"),
     [
-        {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
-        {"pooling_mode_max_tokens": True},
-        {"pooling_mode": "max"},
-        {"pooling_mode": ["cls", "mean"]},
-        {},
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "cls_token and mean_tokens"),
+        ({"pooling_mode_max_tokens": True}, "max_tokens"),
+        ({"pooling_mode": "max"}, "max"),
+        ({"pooling_mode": "weightedmean"}, "weightedmean"),
+        ({"pooling_mode": ["cls", "mean"]}, "cls and mean"),
+        ({}, "no mode at all"),
     ],
 )
-def test_unknown_pooling_is_refused(model: Path, pooling: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="pools in a way otfkd does not know"):
+def test_unknown_pooling_is_refused_by_its_name(model: Path, pooling: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=f"^{model} pools by {named}, which otfkd does not know: name model.pooler"):
         load_encoder(sentence_transformers_folder(model, pooling))
 
 
 def test_unknown_modules_are_refused(model: Path) -> None:
-    folder = sentence_transformers_folder(model, {"pooling_mode": "mean"}, "models.Dense")
-    with pytest.raises(UserError, match="is made of Transformer, Pooling, Dense, which otfkd does not read"):
+    folder = sentence_transformers_folder(model, {"pooling_mode": "mean"}, "models.LSTM")
+    with pytest.raises(UserError, match="is made of Transformer, Pooling, LSTM, which otfkd does not read"):
         load_encoder(folder)
 
 
@@ -331,3 +332,19 @@ def test_the_fingerprint_does_not_see_the_rest(model: Path) -> None:
     before = fingerprint_model(model)
     (model / "README.md").write_text("text")
     assert fingerprint_model(model) == before
+
+
+# --- remote code ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["bert", "no-such-kind"])
+def test_a_models_own_code_is_never_run(model: Path, kind: str) -> None:
+    (model / "custom.py").write_text("raise AssertionError('remote code ran')\n")
+    places = {"AutoConfig": "custom.Config", "AutoModel": "custom.Model"}
+    edit_json(model / "config.json", auto_map=places, model_type=kind)
+    edit_json(model / "tokenizer_config.json", auto_map={"AutoTokenizer": [None, "custom.Tokenizer"]})
+    if kind == "bert":
+        assert type(load_encoder(model, "cls").backbone).__module__.startswith("transformers.")
+    else:
+        with pytest.raises(UserError, match=rf"^{model}/config.json cannot be used"):
+            load_encoder(model, "cls")
