@@ -3,7 +3,10 @@
 import importlib
 import sys
 
-COMMANDS = {"train": "train", "eval": "evaluate", "reproduce": "reproduce", "runs": "runs", "compare": "compare"}
+COMMANDS = {
+    "train": "train", "eval": "evaluate", "reproduce": "reproduce", "runs": "runs", "compare": "compare",
+    "figures": "figures",
+}  # fmt: skip
 
 
 def main() -> None:
