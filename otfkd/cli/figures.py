@@ -12,7 +12,7 @@ from otfkd.cli.common import exit_with
 from otfkd.errors import UserError
 
 if TYPE_CHECKING:
-    from otfkd.reporting.figures import Reading
+    from otfkd.reporting.space import Reading
 
 log = logging.getLogger("otfkd")
 
@@ -35,7 +35,7 @@ def _draw(paths: Sequence[Path], out: Path, what: str | None) -> None:
     for kind in wanted:
         if kind not in KINDS:
             raise UserError(f"--what {kind} is not a figure: take some of {', '.join(KINDS)}")
-    from otfkd.reporting import figures
+    from otfkd.reporting import figures, space
     from otfkd.reporting.history import read_methods
     from otfkd.reporting.style import save
 
@@ -50,8 +50,8 @@ def _draw(paths: Sequence[Path], out: Path, what: str | None) -> None:
     draw = {
         "curves": lambda: figures.curves(methods),
         "agreement": lambda: figures.agreement(methods),
-        "similarity": lambda: figures.similarity(readings()),
-        "geometry": lambda: figures.geometry(readings()),
+        "similarity": lambda: space.similarity(readings()),
+        "geometry": lambda: space.geometry(readings()),
     }
     written: list[Path] = []
     for kind in wanted:

@@ -48,6 +48,11 @@ class Run:
         return tuple(row["step"] for row in self.rotations if row.get("event") == "refused")
 
     @property
+    def last(self) -> int:
+        """The last step that its files speak of."""
+        return max([*self.dev, *self.rotated, *self.refused])
+
+    @property
     def selected(self) -> tuple[int, float]:
         """The step that dev chose, so far where the run goes on, and its score: the first of equals."""
         step = max(self.dev, key=lambda step: (self.dev[step], -step))

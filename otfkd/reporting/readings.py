@@ -19,8 +19,8 @@ from otfkd.models.encoder import Encoder
 from otfkd.models.registry import find_model, fingerprint_model, load_encoder
 from otfkd.prepare import RESULTS
 from otfkd.provenance import hash_weights
-from otfkd.reporting.figures import Reading
 from otfkd.reporting.history import Method, Run
+from otfkd.reporting.space import Reading
 from otfkd.results import read_rows
 
 log = logging.getLogger("otfkd")

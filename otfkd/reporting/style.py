@@ -2,13 +2,15 @@
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib.style
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from otfkd.data.files import write_bytes
 from otfkd.errors import UserError
@@ -77,6 +79,17 @@ def styled() -> Iterator[None]:
     """Our settings over matplotlib's own defaults, whatever the user's; put back afterwards."""
     with matplotlib.style.context(["default", STYLE]):
         yield
+
+
+def width_for(methods: int) -> float:
+    """A column for one or two methods, a page for more."""
+    return COLUMN if methods <= 2 else PAGE
+
+
+def put_legend(figure: Figure, axes: Axes, extra: Sequence[Line2D]) -> None:
+    """What has a label, and some more, above all panels."""
+    handles = [*axes.get_legend_handles_labels()[0], *extra]
+    figure.legend(handles=handles, loc="outside upper left", ncols=2 if figure.get_figwidth() < PAGE else 4)
 
 
 @styled()
