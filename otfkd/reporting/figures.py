@@ -147,8 +147,9 @@ def _around_rotations(run: Run, measure: str) -> dict[Moment, float]:
 
 
 def _lines(axes: Axes, method: Method, look: Look, series: Sequence[Mapping[Moment, float]]) -> Line2D:
-    """Each seed of a method thin, their range shaded, their mean thick; gives the last."""
-    for run, one in zip(method.runs, series, strict=True):
+    """The seeds of a method thin where there are several, their range shaded, their mean thick; gives the last."""
+    alone = len(series) == 1  # under the mean it would only fill its dashes
+    for run, one in () if alone else zip(method.runs, series, strict=True):
         axes.plot(
             [step for step, _ in one], list(one.values()), color=look.colour, linestyle=look.line, linewidth=0.6,
             alpha=0.5, label=f"_{method.label} seed {run.seed}",

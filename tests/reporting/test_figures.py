@@ -57,6 +57,11 @@ def test_a_curve_is_the_mean_of_its_seeds_and_each_of_them(runs: Path) -> None:
         assert drawn(above, f"_otfkd seed {seed}") == list(zip(STEPS, scores, strict=True))
 
 
+def test_one_seed_is_drawn_once_so_that_its_dashes_show(runs: Path) -> None:
+    above = curves(read_methods([runs])).axes[0]
+    assert [line.get_label() for line in above.get_lines() if "simcse" in str(line.get_label())] == ["simcse (1 seed)"]
+
+
 def test_the_shade_is_the_range_of_seeds(runs: Path) -> None:
     shade = curves(read_methods([runs])).axes[0].collections[0]
     corners = {(float(x), float(y)) for x, y in np.asarray(shade.get_paths()[0].vertices)}
