@@ -4,8 +4,8 @@ import importlib
 import sys
 
 COMMANDS = {
-    "train": "train", "eval": "evaluate", "export": "export", "compare": "compare", "reproduce": "reproduce",
-    "runs": "runs",
+    "train": "train", "eval": "evaluate", "export": "export", "compare": "compare", "figures": "figures",
+    "reproduce": "reproduce", "runs": "runs",
 }  # fmt: skip
 
 

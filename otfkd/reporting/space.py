@@ -1,0 +1,111 @@
+"""Pictures of the space of embeddings, before and after training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from otfkd.errors import UserError
+from otfkd.reporting.methods import seeds
+from otfkd.reporting.style import COLUMN, PAGE, looks, put_legend, styled
+
+Array = NDArray[np.float64]
+
+GRADES = range(5)  # 0 stands for grades from 0 to below 1, ..., 4 for those from 4 to 5
+BINS = 40
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What an encoder makes of the dev pairs.
+
+    Attributes:
+        label: the encoder.
+        seed: of its run; None where it was not trained here.
+        cosines: (n,), one a pair.
+        gold: (n,), their grades.
+        spearman: of the two, × 100.
+        alignment: of pairs graded above 4.
+        uniformity: of all sentences.
+    """
+
+    label: str
+    seed: int | None
+    cosines: Array
+    gold: Array
+    spearman: float
+    alignment: float
+    uniformity: float
+
+
+@styled()
+def similarity(readings: Sequence[Reading]) -> Figure:
+    """Cosines of dev pairs by gold grade, a panel a label, of its first seed: ridges of area one, medians marked.
+
+    Raises:
+        UserError: more encoders than a page holds.
+    """
+    firsts = {reading.label: reading for reading in reversed(readings)}
+    readings = [reading for reading in readings if firsts[reading.label] is reading]
+    if len(readings) > 6:
+        raise UserError(f"a page holds 6 encoders beside each other, not {len(readings)}: name fewer runs")
+    figure = Figure(figsize=(COLUMN if len(readings) <= 2 else PAGE, 2.4), layout="constrained")
+    panels = figure.subplots(1, len(readings), sharex=True, sharey=True, squeeze=False)[0]
+    lowest = min(float(reading.cosines.min()) for reading in readings)
+    edges = np.linspace(np.floor(lowest * 10) / 10, 1, BINS + 1)
+    binned = [_by_grade(reading) for reading in readings]
+    ridges = [[np.histogram(group, edges)[0] / max(len(group), 1) for group in groups] for groups in binned]
+    tallest = max(float(ridge.max()) for panel in ridges for ridge in panel)
+    for axes, reading, groups, panel in zip(panels, readings, binned, ridges, strict=True):
+        for grade, cosines, ridge in zip(GRADES, groups, panel, strict=True):
+            shade = colormaps["Blues"](0.2 + 0.17 * grade)
+            height = grade + 1.3 * ridge / tallest
+            axes.stairs(height, edges, baseline=grade, fill=True, facecolor=shade, zorder=-grade, label=f"_{grade}")
+            axes.stairs(height, edges, baseline=grade, color="black", linewidth=0.5, zorder=-grade)
+            if len(cosines):
+                axes.plot([np.median(cosines)] * 2, [grade, grade + 0.7], color="black", linewidth=1, label="_median")
+        trained = "before" if reading.seed is None else f"seed {reading.seed}"
+        axes.set_title(f"{reading.label} ({trained})\nSpearman {reading.spearman:.2f}")
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.tick_params(axis="y", length=0)
+    names = [f"{grade}–{grade + 1}\nn = {len(group)}" for grade, group in zip(GRADES, binned[0], strict=True)]
+    panels[0].set_yticks([grade + 0.35 for grade in GRADES], names)
+    panels[0].set_ylabel("Gold grade")
+    figure.supxlabel("Cosine of a dev pair (line: median)", fontsize=7)
+    return figure
+
+
+def _by_grade(reading: Reading) -> list[Array]:
+    place = np.minimum(np.floor(reading.gold), GRADES[-1])
+    cosines = np.minimum(reading.cosines, 1)  # that of a sentence with itself may round to more
+    return [cosines[place == grade] for grade in GRADES]
+
+
+@styled()
+def geometry(readings: Sequence[Reading]) -> Figure:
+    """Alignment against uniformity (Wang and Isola 2020), a point an encoder; lower is better in both."""
+    # Trained ones first, so that a method looks the same in every figure.
+    labels = list(dict.fromkeys(reading.label for reading in sorted(readings, key=lambda one: one.seed is None)))
+    figure = Figure(figsize=(COLUMN, 2.7), layout="constrained")
+    axes = figure.subplots()
+    for label, look in zip(labels, looks(len(labels)), strict=True):
+        own = [reading for reading in readings if reading.label == label]
+        untrained = own[0].seed is None
+        axes.plot(
+            [reading.uniformity for reading in own], [reading.alignment for reading in own], look.marker,
+            color=look.colour, mfc="white" if untrained else look.colour, markersize=5,
+            label=f"{label} ({'before' if untrained else seeds(len(own))})",
+        )  # fmt: skip
+    axes.margins(0.12)
+    axes.annotate(
+        "better", (0.02, 0.02), (0.14, 0.12), xycoords="axes fraction", fontsize=6, color="0.4",
+        arrowprops={"arrowstyle": "->", "color": "0.4", "linewidth": 0.7},
+    )  # fmt: skip
+    axes.set_xlabel("Uniformity of dev sentences (log of a mean)")
+    axes.set_ylabel("Alignment of dev pairs graded above 4")
+    put_legend(figure, axes, [])
+    return figure

@@ -1,0 +1,104 @@
+"""How every figure looks and is written: read on paper, in grey and without colour vision; the same bytes each time."""
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from otfkd.data.files import write_bytes
+from otfkd.errors import UserError
+
+COLUMN, PAGE = 3.4, 7.0  # inches: one column of a two-column page, and both
+
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
+    "font.size": 7,
+    "axes.titlesize": 7,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "legend.handlelength": 3.2,  # long enough to show a line's dashes
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 3.5,
+    "savefig.dpi": 200,
+    "svg.fonttype": "path",  # outlines: vector text that needs no font at the reader's
+    "svg.hashsalt": "otfkd",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a series is told apart by: colour, line style and marker, each of which is enough alone."""
+
+    colour: str
+    line: Any
+    marker: str
+
+
+# Colours of Okabe and Ito 2008 without yellow, which is lost on white, from dark to light and back.
+LOOKS = (
+    Look("#000000", "-", "o"),
+    Look("#D55E00", "--", "s"),
+    Look("#0072B2", "-.", "^"),
+    Look("#E69F00", (0, (5, 1, 1, 1, 1, 1)), "D"),
+    Look("#009E73", ":", "v"),
+    Look("#CC79A7", (0, (7, 3)), "P"),
+    Look("#56B4E9", (0, (2, 1)), "X"),
+)
+
+
+def looks(number: int) -> tuple[Look, ...]:
+    """A look for each of some series.
+
+    Raises:
+        UserError: more series than can be told apart.
+    """
+    if number > len(LOOKS):
+        raise UserError(f"a figure tells {len(LOOKS)} methods apart, not {number}: name fewer runs")
+    return LOOKS[:number]
+
+
+@contextlib.contextmanager
+def styled() -> Iterator[None]:
+    """Our settings over matplotlib's own defaults, whatever the user's; put back afterwards."""
+    with matplotlib.style.context(["default", STYLE]):
+        yield
+
+
+def width_for(methods: int) -> float:
+    """A column for one or two methods, a page for more."""
+    return COLUMN if methods <= 2 else PAGE
+
+
+def put_legend(figure: Figure, axes: Axes, extra: Sequence[Line2D]) -> None:
+    """What has a label, and some more, above all panels."""
+    handles = [*axes.get_legend_handles_labels()[0], *extra]
+    figure.legend(handles=handles, loc="outside upper left", ncols=2 if figure.get_figwidth() < PAGE else 4)
+
+
+@styled()
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write NAME.png and NAME.svg; neither holds a date or a version."""
+    paths = []
+    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, metadata=metadata)
+        paths.append(folder / f"{name}.{kind}")
+        write_bytes(paths[-1], buffer.getvalue())
+    return paths

@@ -1,0 +1,128 @@
+"""Pictures of what a score costs: against the rotation interval, and against compute."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from matplotlib.artist import Artist
+from matplotlib.container import Container
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+from otfkd.reporting.methods import seeds
+from otfkd.reporting.style import COLUMN, looks, styled
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting of one method.
+
+    Attributes:
+        label: the series it belongs to.
+        x: its interval in optimizer steps, or its compute in encoder forward passes.
+        scores: one a seed.
+    """
+
+    label: str
+    x: float
+    scores: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return fmean(self.scores)
+
+    @property
+    def spread(self) -> float:
+        """Sample standard deviation over seeds; 0 for one, which shows no bar."""
+        return stdev(self.scores) if len(self.scores) > 1 else 0.0
+
+
+def _counted(label: str, points: Sequence[Point]) -> str:
+    counts = sorted({len(point.scores) for point in points})
+    return f"{label} ({seeds(counts[0]) if len(counts) == 1 else f'{counts[0]} to {counts[-1]} seeds'})"
+
+
+@styled()
+def against_interval(
+    points: Sequence[Point], measure: str, fixed: Mapping[str, tuple[float, ...]] | None = None, width: float = COLUMN
+) -> Figure:
+    """Score against rotation interval: means with a bar of one standard deviation to each side, every seed a dot.
+
+    Args:
+        points: intervals in optimizer steps; those of one label are one line.
+        measure: what the scores are, with their unit.
+        fixed: scores of what has no interval, one a seed, drawn as a level.
+        width: inches.
+    """
+    figure = Figure(figsize=(width, 2.6), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    labels = list(dict.fromkeys(point.label for point in points))
+    levels = fixed or {}
+    styles = looks(len(labels) + len(levels))
+    handles: list[Artist | Container] = []
+    for label, look in zip(labels, styles, strict=False):
+        own = sorted((point for point in points if point.label == label), key=lambda point: point.x)
+        every = [(point.x, score) for point in own for score in point.scores]
+        axes.plot(*zip(*every, strict=True), ".", color=look.colour, alpha=0.4, markersize=3, mew=0, label="_seeds")
+        handles.append(axes.errorbar(
+            [point.x for point in own], [point.mean for point in own], [point.spread for point in own],
+            color=look.colour, linestyle=look.line, marker=look.marker, capsize=2, elinewidth=0.8,
+            label=_counted(label, own),
+        ))  # fmt: skip
+    for (label, scores), look in zip(levels.items(), styles[len(labels) :], strict=True):
+        level = Point(label, 0, scores)
+        name = _counted(label, [level])
+        handles.append(axes.axhline(level.mean, color=look.colour, linestyle=look.line, linewidth=1, label=name))
+        low, high = level.mean - level.spread, level.mean + level.spread
+        axes.axhspan(low, high, color=look.colour, alpha=0.1, linewidth=0, zorder=0)
+    at = sorted({point.x for point in points})
+    axes.set_xticks(at, [f"{x:g}" for x in at])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("Rotation interval (optimizer steps, log scale)")
+    axes.set_ylabel(measure)
+    figure.legend(handles=handles, loc="outside upper left", ncols=2)
+    return figure
+
+
+def pareto_front(points: Sequence[Point]) -> list[Point]:
+    """The points that no other beats: every one at most as dear has a lower mean, from cheap to dear."""
+    front: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.x, -point.mean)):
+        if not front or point.mean > front[-1].mean:
+            front.append(point)
+    return front
+
+
+@styled()
+def against_compute(points: Sequence[Point], measure: str, width: float = COLUMN) -> Figure:
+    """Score against compute: a point a method, filled on the Pareto front, with a bar of one standard deviation.
+
+    Args:
+        points: each with its compute in encoder forward passes.
+        measure: what the scores are, with their unit.
+        width: inches.
+    """
+    figure = Figure(figsize=(width, 2.8), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    front = pareto_front(points)
+    handles: list[Artist | Container] = []
+    for point, look in zip(points, looks(len(points)), strict=True):
+        handles.append(axes.errorbar(
+            [point.x], [point.mean], [point.spread], color=look.colour, marker=look.marker, linestyle="",
+            mfc=look.colour if point in front else "white", markersize=5, capsize=2, elinewidth=0.8, zorder=3,
+            label=_counted(point.label, [point]),
+        ))  # fmt: skip
+    handles += axes.plot(
+        [point.x for point in front], [point.mean for point in front], drawstyle="steps-post", color="0.6",
+        linewidth=0.9, zorder=1, label="Pareto front",
+    )  # fmt: skip
+    axes.margins(0.1)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("Compute (encoder forward passes, log scale)")
+    axes.set_ylabel(measure)
+    figure.legend(handles=handles, loc="outside upper left", ncols=2)
+    return figure

@@ -1,0 +1,112 @@
+"""Runs read back, from folders made by hand."""
+
+from pathlib import Path
+
+import pytest
+
+from otfkd.errors import UserError
+from otfkd.reporting.methods import read_methods, shared_moments
+from tests.reporting.runs import rotation, write_run
+
+DEV = {5: 70.0, 10: 72.0}
+
+
+def test_seeds_of_one_config_are_one_method(tmp_path: Path) -> None:
+    for seed in (10, 2):
+        write_run(tmp_path, {5: float(seed)}, seed=seed)
+    write_run(tmp_path, DEV, name="simcse", config_hash="bbbb")
+    otfkd, simcse = read_methods([tmp_path])
+    assert (otfkd.legend, simcse.legend) == ("otfkd (2 seeds)", "simcse (1 seed)")
+    assert [(run.seed, run.dev) for run in otfkd.runs] == [(2, {5: 2.0}), (10, {5: 10.0})]
+
+
+def test_a_run_named_twice_counts_once(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, DEV)
+    assert [len(method.runs) for method in read_methods([folder, tmp_path, folder.parent])] == [1]
+
+
+def test_methods_of_one_name_are_told_apart_by_what_differs(tmp_path: Path) -> None:
+    for number, every in enumerate((125, 250)):
+        write_run(tmp_path, DEV, config_hash=f"{number}", schedule={"every": every, "keep": 2})
+    write_run(tmp_path, DEV, name="simcse", config_hash="bbbb", schedule={"every": None, "keep": 2})
+    assert [method.label for method in read_methods([tmp_path])] == ["otfkd, every 125", "otfkd, every 250", "simcse"]
+
+
+@pytest.mark.parametrize("more", [0, 3])
+def test_where_nothing_or_too_much_differs_the_hash_tells_them_apart(tmp_path: Path, more: int) -> None:
+    for value in ("aaaa", "bbbb"):
+        differing = {f"key{number}": value for number in range(more)}
+        write_run(tmp_path, DEV, config_hash=value, paths={"runs": value}, model=differing)
+    assert [method.label for method in read_methods([tmp_path])] == ["otfkd, aaaa", "otfkd, bbbb"]
+
+
+def test_runs_set_aside_are_not_read(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, DEV)
+    folder.rename(folder.with_name("s0.kept-1"))
+    write_run(tmp_path, {5: 1.0})
+    (method,) = read_methods([tmp_path])
+    assert [run.dev for run in method.runs] == [{5: 1.0}]
+    (kept,) = read_methods([folder.with_name("s0.kept-1")])  # unless it is named itself
+    assert kept.runs[0].dev == DEV
+
+
+def test_dev_chose_the_first_of_equals(tmp_path: Path) -> None:
+    write_run(tmp_path, {5: 70.0, 10: 72.0, 15: 72.0, 20: 71.0})
+    assert read_methods([tmp_path])[0].runs[0].selected == (10, 72.0)
+
+
+def test_rotations_and_refusals_are_told_apart(tmp_path: Path) -> None:
+    lines = [rotation(4), rotation(8, event="refused", reason="worse"), rotation(12, event="rotated")]
+    write_run(tmp_path, DEV, lines)
+    (run,) = read_methods([tmp_path])[0].runs
+    assert (run.rotated, run.refused, run.last) == ((4, 12), (8,), 12)
+
+
+def test_moments_end_where_a_seed_ends_or_goes_another_way() -> None:
+    whole = {(5, 0): 1.0, (10, 0): 1.0, (15, 0): 1.0}
+    assert shared_moments([whole, {(5, 0): 2.0, (10, 0): 2.0}]) == [(5, 0), (10, 0)]
+    assert shared_moments([whole, {(5, 0): 2.0, (11, 0): 2.0, (15, 0): 2.0}]) == [(5, 0)]
+
+
+def assert_refused(paths: list[Path], *words: str) -> None:
+    """One sentence that says these things."""
+    with pytest.raises(UserError) as caught:
+        read_methods(paths)
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, DEV)
+    (folder / "metrics.jsonl").unlink()
+    assert_refused([tmp_path], str(folder), "metrics.jsonl", "train it again")
+
+
+def test_a_broken_line_is_no_traceback(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, DEV)
+    (folder / "rotations.jsonl").write_text('{"step": 5,')
+    assert_refused([tmp_path], str(folder), "cannot be read")
+
+
+def test_metrics_without_a_dev_score_are_refused(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, {})
+    assert (folder / "metrics.jsonl").read_text() == ""
+    assert_refused([tmp_path], f"{folder}/metrics.jsonl", "no dev score yet")
+
+
+def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
+    assert_refused([tmp_path], str(tmp_path), "holds no run")
+    assert_refused([tmp_path / "absent"], "absent", "holds no run")
+
+
+def test_runs_with_different_dev_tasks_are_not_drawn_together(tmp_path: Path) -> None:
+    write_run(tmp_path, DEV)
+    write_run(tmp_path, DEV, name="simcse", suite="6")
+    assert_refused([tmp_path], "different dev tasks")
+
+
+def test_copies_of_a_run_are_not_two_seeds(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", DEV)
+    write_run(tmp_path / "b", DEV)
+    assert_refused([tmp_path], "are the same run")
