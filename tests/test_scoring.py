@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-import otfkd.scoring
 from otfkd.composition import compose, load_config, prepare_overrides
 from otfkd.config import EvaluateConfig
 from otfkd.data.transfer import Example, TransferTask
@@ -33,7 +32,7 @@ def rows(monkeypatch: pytest.MonkeyPatch, tiny_model: Path, tmp_path: Path) -> l
         TransferTask("MR", examples(rng, 60, 1), (), (), blank=0),
         TransferTask("MRPC", examples(rng, 60, 2), (), examples(rng, 20, 2), blank=1),
     )
-    monkeypatch.setattr(otfkd.scoring, "load_transfer", lambda _: tasks)
+    monkeypatch.setattr("otfkd.data.transfer.load_transfer", lambda _: tasks)
     arguments = [f"model={tiny_model}", "model.pooler=mean", "evaluation=transfer", "evaluation.protocol=fast"]
     arguments += [f"evaluation.path={tmp_path}", f"output={tmp_path / 'rows.jsonl'}"]
     config = EvaluateConfig.from_hydra(compose(prepare_overrides(arguments, EvaluateConfig), "evaluate"))
