@@ -54,7 +54,7 @@ class SentenceEncoder:
         texts = [sentences] if isinstance(sentences, str) else sentences
         if device is not None:
             self.encoder.to(device)
-        with Progress(console=Console(stderr=True, quiet=not progress)) as bar:
+        with Progress(console=Console(stderr=True), disable=not progress) as bar:
             task = bar.add_task("encoding", total=len(set(texts)))
             vectors = encode(
                 self.encoder,

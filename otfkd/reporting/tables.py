@@ -86,9 +86,14 @@ def build_table(
         note: said first below the table, where there is something to say.
 
     Raises:
-        UserError: rows that were scored on different data or by different protocols.
+        UserError: rows that were scored on different data or by different protocols, or by one for prototypes.
     """
     everything = [row for rows in measured.values() for row in rows]
+    if any(row.protocol.startswith("SentEval fast:") for row in everything):
+        raise UserError(
+            f"the table '{title}' has rows of SentEval's fast protocol, which is for prototypes: score their models "
+            "again with evaluation.protocol=full"
+        )
     if any("all" not in scores for row in everything for scores in row.scores.values()):
         raise UserError(f"the table '{title}' shows STS scores, and some of its rows are of other tasks: drop them")
     for what in ("suite_sha256", "protocol"):

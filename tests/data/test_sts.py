@@ -3,11 +3,13 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from otfkd.composition import load_config
 from otfkd.config import EvaluationConfig
-from otfkd.data.sts import DevTask, Suite, TestTask, load_suite
+from otfkd.data.sts import DevTask, Suite, Task, TestTask, load_stsb, load_suite
 from otfkd.errors import UserError
 from tests.data.senteval import YEARS, grade, make_senteval
 
@@ -196,6 +198,28 @@ def test_an_unreadable_file_is_named(root: Path, file: str, spoil: Callable[[Pat
     with pytest.raises(UserError) as caught:
         load(root)
     assert f"{root / file} {message}" in str(caught.value)
+
+
+def test_words_are_rejoined_by_single_spaces_as_senteval_does(root: Path, suite: Suite) -> None:
+    for file in (VIDEOS.format("input"), DEV, SICK):
+        path = root / file
+        path.write_text(path.read_text().replace(" left", "  left ").replace(" right", "\u3000right"))
+    assert load(root) == suite
+    assert suite.text == "words rejoined by single spaces"
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_a_split_of_sts_b_alone_is_that_of_the_suite(whole: Path, suite: Suite, split: Literal["dev", "test"]) -> None:
+    task = load_stsb(whole, split)
+    whole_task: Task = {"dev": suite.dev, "test": suite.test[5]}[split]
+    assert (task.name, task.subsets) == (whole_task.name, whole_task.subsets)
+
+
+@pytest.mark.parametrize("name", ["transfer", "geometry", "supervised"])
+def test_what_chooses_no_checkpoint_is_no_suite(whole: Path, name: str) -> None:
+    config = load_config([f"evaluation={name}", f"evaluation.path={whole}"])
+    with pytest.raises(UserError, match=f"evaluation={name} chooses no checkpoint: train with evaluation=sts, mteb or"):
+        load_suite(config.evaluation, None, whole)
 
 
 def test_a_folder_without_tasks_is_named_with_its_key(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def draw(n: int, width: int, seed: int = 0) -> Tensor:
 
 def unit(rows: Tensor) -> Tensor:
     rows = rows.double()
-    return rows / rows.norm(dim=1, keepdim=True)
+    return rows / rows.square().sum(1, keepdim=True).sqrt()
 
 
 def two_of(rows: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:

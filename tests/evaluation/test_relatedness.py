@@ -108,7 +108,7 @@ def test_a_task_is_scored_as_senteval_scores_it(seed: int, noise: float, monkeyp
     assert len(passes) == epochs < 1000
     assert found.dev_pearson == pytest.approx(100 * dev_pearson, abs=0.01)
     assert found.pearson == pytest.approx(100 * np.corrcoef(predictions, gold)[0, 1], abs=0.01)
-    assert found.spearman == pytest.approx(100 * np.corrcoef(*ranks)[0, 1], abs=0.1)
+    assert found.spearman == pytest.approx(100 * np.corrcoef(ranks[0], ranks[1])[0, 1], abs=0.1)
     assert found.mse == pytest.approx(np.mean((predictions - gold) ** 2), abs=1e-3)
     assert found.n == 70
 
