@@ -51,11 +51,11 @@ def test_pairs_are_in_sentevals_order(root: Path) -> None:
     lines = path.read_text().splitlines(keepends=True)
     lines[0] = "news\tfile\t2017\t0\t5.0\tone\ttwo words\n"
     lines[1] = "news\tfile\t2017\t1\t4.0\tone\ttwo words\n"
-    lines[2] = "news\tfile\t2017\t2\t1.0\tone\tword\n"
+    lines[2] = "news\tfile\t2017\t2\t4.5\tone\tword\n"
     lines[3] = "news\tfile\t2017\t3\t0.0\tas many as four\tword\n"
     path.write_text("".join(lines))
     train = load_relatedness(root)[0].train
-    assert [pair[2] for pair in train[:3]] == [1.0, 4.0, 5.0]  # by the left length, the right one, the grade
+    assert [pair[2] for pair in train[:3]] == [4.5, 4.0, 5.0]  # by the left length, the right one, the grade
     assert train[-1] == ("as many as four", "word", 0.0)
     rest = [pair for pair in train[3:-1] if pair[2] == 2.5]
     assert rest[:2] == [("train 25 left", "train 25 right", 2.5), ("train 76 left", "train 76 right", 2.5)]
