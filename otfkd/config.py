@@ -178,11 +178,12 @@ class TrainerConfig(Node):
 
 
 class EvaluationConfig(Node):
-    suite: Literal["mini", "sts", "transfer"]
+    suite: Literal["mini", "sts", "mteb", "geometry", "supervised", "transfer"]
     path: str | None
     repo: str | None
     file: str | None
-    protocol: Literal["full", "fast"] | None
+    protocol: Literal["full", "fast"] | None  # of the suite transfer
+    split: Literal["dev", "test"] | None  # of the suite geometry
     every: PositiveInt | None  # None: only after the last step
     batch_size: PositiveInt
     max_length: Annotated[int, Field(ge=3)]

@@ -58,7 +58,9 @@ class Row(BaseModel):
         step: optimizer steps the model was trained for.
         generation: rotations before that step.
         scores: task to {all, mean, wmean, pairs}.
-        average: mean of the tasks' 'all'.
+        average: mean of the tasks' 'all'; of accuracies for transfer, of Pearsons for the supervised tasks.
+        geometry: of the split's sentences, {alignment, uniformity, anisotropy, effective_rank, sentences, positives};
+            dev rows have it, and test rows of evaluation=geometry.
         protocol: how the scores were made.
         suite_sha256: of all pairs and grades.
         weights_sha256: of the model's files.
@@ -80,6 +82,7 @@ class Row(BaseModel):
     pooler: str
     scores: dict[str, dict[str, float]]
     average: float
+    geometry: dict[str, float] | None = None
     protocol: str
     suite: str
     suite_sha256: str

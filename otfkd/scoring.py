@@ -1,17 +1,24 @@
 """From a model and a suite to result rows, the same way for a run's model and for any other."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
-from otfkd.config import EvaluateConfig, EvaluationConfig
-from otfkd.data.sts import Suite, from_hub, load_suite
-from otfkd.data.transfer import TransferTask, checksum, load_transfer
+from torch import Tensor
+
+from otfkd.config import EvaluateConfig, EvaluationConfig, Pooler
+from otfkd.data import relatedness, senteval, transfer
+from otfkd.data.relatedness import RelatednessTask
+from otfkd.data.sts import REJOINED, Suite, Task, checksum, load_stsb, load_suite
+from otfkd.data.transfer import TransferTask
 from otfkd.errors import UserError
-from otfkd.evaluation.sts import PROTOCOL, StsScore, average, evaluate
+from otfkd.evaluation.geometry import geometry
+from otfkd.evaluation.relatedness import PROTOCOL as SUPERVISED
+from otfkd.evaluation.relatedness import evaluate_relatedness
+from otfkd.evaluation.sts import PROTOCOL, average, embed, evaluate, score_task
 from otfkd.evaluation.transfer import PROTOCOLS, evaluate_transfer
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import find_model, load_encoder, saved_pooler
@@ -42,26 +49,43 @@ def dev_score(encoder: Encoder, suite: Suite, config: EvaluationConfig) -> float
 
 
 def score_rows(encoder: Encoder, suite: Suite, config: EvaluationConfig, origin: Origin) -> list[Row]:
-    """Score an encoder on a suite: its dev row and its test row."""
+    """Score an encoder on a suite: its dev row, with the geometry of its dev sentences, and its test row."""
     tasks = (suite.dev, *suite.test)
-    scores = evaluate(encoder, tasks, batch_size=config.batch_size, max_length=config.max_length)
-    dev = {suite.dev.name: scores.pop(suite.dev.name)}
+    vectors = embed(encoder, tasks, batch_size=config.batch_size, max_length=config.max_length)
+    facts = _facts(encoder, origin, ", ".join(filter(None, [PROTOCOL, suite.text])), config)
+    facts |= {"suite": suite.name, "suite_sha256": suite.checksum}
+    return [
+        Row(**facts, split="dev", **_scored((suite.dev,), vectors), geometry=geometry(suite.dev, vectors).as_dict()),
+        Row(**facts, split="test", **_scored(suite.test, vectors)),
+    ]
 
-    def row(split: Literal["dev", "test"], split_scores: dict[str, StsScore]) -> Row:
-        return Row(
-            **asdict(origin),
-            split=split,
-            pooler=encoder.pooler,
-            scores={task: score.as_dict() for task, score in split_scores.items()},
-            average=average(split_scores),
-            protocol=f"{PROTOCOL}, {config.max_length} tokens",
-            suite=suite.name,
-            suite_sha256=suite.checksum,
-            weights_sha256=hash_weights(encoder),
-            environment=environment(),
-        )
 
-    return [row("dev", dev), row("test", scores)]
+def score_geometry(encoder: Encoder, task: Task, config: EvaluationConfig, origin: Origin) -> Row:
+    """The row of one task with the geometry of its sentences."""
+    vectors = embed(encoder, (task,), batch_size=config.batch_size, max_length=config.max_length)
+    return Row(
+        **_facts(encoder, origin, f"{PROTOCOL}, {REJOINED}", config),
+        **_scored((task,), vectors),
+        geometry=geometry(task, vectors).as_dict(),
+        split=config.split or "dev",
+        suite="geometry",
+        suite_sha256=checksum((task,)),
+    )
+
+
+def score_relatedness(
+    encoder: Encoder, tasks: Sequence[RelatednessTask], config: EvaluationConfig, origin: Origin
+) -> Row:
+    """Score an encoder on the supervised tasks: their test row."""
+    scores = evaluate_relatedness(encoder, tasks, batch_size=config.batch_size, max_length=config.max_length)
+    return Row(
+        **_facts(encoder, origin, SUPERVISED, config),
+        split="test",
+        scores={task: score.as_dict() for task, score in scores.items()},
+        average=fmean(round(score.pearson, 2) for score in scores.values()),
+        suite="supervised",
+        suite_sha256=relatedness.checksum(tasks),
+    )
 
 
 def score_transfer(encoder: Encoder, tasks: Sequence[TransferTask], config: EvaluationConfig, origin: Origin) -> Row:
@@ -69,17 +93,29 @@ def score_transfer(encoder: Encoder, tasks: Sequence[TransferTask], config: Eval
     protocol = config.protocol or "full"
     scores = evaluate_transfer(encoder, tasks, protocol, batch_size=config.batch_size, max_length=config.max_length)
     return Row(
-        **asdict(origin),
+        **_facts(encoder, origin, PROTOCOLS[protocol].description, config),
         split="test",
-        pooler=encoder.pooler,
         scores={task: score.as_dict() for task, score in scores.items()},
         average=fmean(round(score.accuracy, 2) for score in scores.values()),
-        protocol=f"{PROTOCOLS[protocol].description}, {config.max_length} tokens",
         suite="transfer",
-        suite_sha256=checksum(tasks),
-        weights_sha256=hash_weights(encoder),
-        environment=environment(),
+        suite_sha256=transfer.checksum(tasks),
     )
+
+
+def _facts(encoder: Encoder, origin: Origin, protocol: str, config: EvaluationConfig) -> dict[str, Any]:
+    """What a row says of its model and of how it was scored."""
+    return {
+        **asdict(origin),
+        "pooler": encoder.pooler,
+        "protocol": f"{protocol}, {config.max_length} tokens",
+        "weights_sha256": hash_weights(encoder),
+        "environment": environment(),
+    }
+
+
+def _scored(tasks: Sequence[Task], vectors: dict[str, Tensor]) -> dict[str, Any]:
+    scores = {task.name: score_task(task, vectors) for task in tasks}
+    return {"scores": {task: score.as_dict() for task, score in scores.items()}, "average": average(scores)}
 
 
 def score_model(config: EvaluateConfig) -> list[Row]:
@@ -88,28 +124,40 @@ def score_model(config: EvaluateConfig) -> list[Row]:
     Raises:
         UserError: the model or the data cannot be used.
     """
-    evaluation, root, cache = config.evaluation, config.paths.data_root, Path(config.paths.cache)
-    transfer = evaluation.suite == "transfer"
     # The data comes first: a missing file is found before a model is loaded.
-    tasks = load_transfer(Path(evaluation.path or root or from_hub(evaluation, cache))) if transfer else ()
-    suite = None if transfer else load_suite(evaluation, root, cache)
+    score = _scorer(config.evaluation, config.paths.data_root, Path(config.paths.cache))
     folder = find_model(config.model.path)
-    _announce_override(folder, config)
-    encoder, origin = load_encoder(folder, config.model.pooler, config.model.layers), Origin(config.model.path)
-    if suite is None:
-        rows = [score_transfer(encoder, tasks, evaluation, origin)]
-    else:
-        rows = score_rows(encoder, suite, evaluation, origin)
+    announce_override(folder, config.model.pooler)
+    encoder = load_encoder(folder, config.model.pooler, config.model.layers)
+    rows = score(encoder, Origin(config.model.path))
     if config.output is not None:
         for row in rows:
             append_row(Path(config.output), row)
     return rows
 
 
-def _announce_override(folder: Path, config: EvaluateConfig) -> None:
+def _scorer(config: EvaluationConfig, data_root: str | None, cache: Path) -> Callable[[Encoder, Origin], list[Row]]:
+    """What makes the rows of a model, its data read."""
+    match config.suite:
+        case "transfer":
+            folder = config.path or data_root or senteval.from_hub(config, cache)
+            tasks = transfer.load_transfer(Path(folder))
+            return lambda encoder, origin: [score_transfer(encoder, tasks, config, origin)]
+        case "supervised":
+            graded = relatedness.load_relatedness(senteval.find(config, data_root, cache))
+            return lambda encoder, origin: [score_relatedness(encoder, graded, config, origin)]
+        case "geometry":
+            task = load_stsb(senteval.find(config, data_root, cache), config.split or "dev")
+            return lambda encoder, origin: [score_geometry(encoder, task, config, origin)]
+    suite = load_suite(config, data_root, cache)
+    return lambda encoder, origin: score_rows(encoder, suite, config, origin)
+
+
+def announce_override(folder: Path, pooler: Pooler | None) -> None:
+    """Warn where the pooler that is named is not the one that was saved with a model."""
     try:
         saved = saved_pooler(folder)
     except UserError:
         saved = None  # an unknown pooler is no obstacle where another is named
-    if saved is not None and config.model.pooler is not None and config.model.pooler != saved:
-        log.warning("pooler %s instead of %s, which was saved with %s", config.model.pooler, saved, folder)
+    if saved is not None and pooler is not None and pooler != saved:
+        log.warning("pooler %s instead of %s, which was saved with %s", pooler, saved, folder)

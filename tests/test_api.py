@@ -1,11 +1,13 @@
 """The public way to use a model."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import otfkd
+from otfkd.data import mini
 from otfkd.errors import UserError
 from otfkd.evaluation.encode import encode
 from otfkd.models.export import save_encoder
@@ -59,6 +61,55 @@ def test_the_saved_pooler_is_used_unless_another_is_named(folder: Path) -> None:
 
 def test_a_model_goes_to_the_device_named(folder: Path) -> None:
     assert otfkd.load(str(folder), device="meta").encoder.device.type == "meta"
+
+
+def test_encoding_can_move_the_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = otfkd.load(str(folder))
+    moved: list[str] = []
+    monkeypatch.setattr(model.encoder, "to", moved.append)
+    model.encode(SENTENCES)
+    assert moved == []
+    model.encode(SENTENCES, device="cuda:1")
+    assert moved == ["cuda:1"]
+
+
+def test_one_sentence_becomes_a_vector(folder: Path) -> None:
+    model = otfkd.load(str(folder))
+    one = model.encode(SENTENCES[1])
+    assert one.shape == (32,)
+    np.testing.assert_array_equal(one, model.encode([SENTENCES[1]])[0])
+    assert np.linalg.norm(model.encode(SENTENCES[1], normalize=True)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_a_bar_is_shown_where_it_is_wanted(folder: Path, progress: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    vectors = otfkd.load(str(folder)).encode(SENTENCES, progress=progress)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert ("encoding" in shown.err and "100%" in shown.err) if progress else shown.err == ""
+    np.testing.assert_array_equal(vectors, otfkd.load(str(folder)).encode(SENTENCES))
+
+
+@pytest.mark.slow
+def test_two_thousand_sentences_can_be_searched() -> None:
+    library = mini.corpus()[:2000]
+    model = otfkd.load("minilm")
+    vectors = model.encode(library, normalize=True, progress=True)
+    scores = vectors @ model.encode("Small horses are loved by kids.", normalize=True)
+    best = [library[i] for i in scores.argsort()[::-1][:3]]
+    assert best == [
+        "Children love small horses.",
+        "Few people know that children love small horses.",
+        "Ponies are popular with children.",
+    ]
+
+
+def test_a_pooler_that_overrides_the_saved_one_is_said_aloud(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "otfkd"):
+        otfkd.load(str(folder))
+        assert not caplog.records
+        otfkd.load(str(folder), pooler="cls")
+    assert "pooler cls instead of mean" in caplog.text
 
 
 def test_a_missing_model_is_told(tmp_path: Path) -> None:

@@ -1,20 +1,34 @@
 """From a model and a suite to result rows."""
 
+import logging
 import random
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub
 import pytest
+import torch
 
-import otfkd.scoring
 from otfkd.composition import compose, load_config, prepare_overrides
 from otfkd.config import EvaluateConfig
+from otfkd.data.relatedness import RelatednessTask
+from otfkd.data.sts import Suite, load_stsb
 from otfkd.data.transfer import Example, TransferTask
 from otfkd.errors import UserError
+from otfkd.evaluation.geometry import geometry
+from otfkd.evaluation.sts import embed
+from otfkd.evaluation.transfer import PROTOCOLS
+from otfkd.models.encoder import Encoder, Head
+from otfkd.models.export import save_encoder
+from otfkd.models.registry import load_encoder
 from otfkd.prepare import prepare
 from otfkd.reporting.tables import build_table
 from otfkd.reporting.terminal import scores
 from otfkd.results import Row, read_rows
-from otfkd.scoring import score_model
+from otfkd.scoring import Origin, score_model, score_rows
+from tests.conftest import sentence
+from tests.data.senteval import make_senteval
 
 
 def examples(rng: random.Random, number: int, texts: int) -> tuple[Example, ...]:
@@ -33,11 +47,14 @@ def rows(monkeypatch: pytest.MonkeyPatch, tiny_model: Path, tmp_path: Path) -> l
         TransferTask("MR", examples(rng, 60, 1), (), (), blank=0),
         TransferTask("MRPC", examples(rng, 60, 2), (), examples(rng, 20, 2), blank=1),
     )
-    monkeypatch.setattr(otfkd.scoring, "load_transfer", lambda _: tasks)
+    monkeypatch.setattr("otfkd.data.transfer.load_transfer", lambda _: tasks)
     arguments = [f"model={tiny_model}", "model.pooler=mean", "evaluation=transfer", "evaluation.protocol=fast"]
-    arguments += [f"evaluation.path={tmp_path}", f"output={tmp_path / 'rows.jsonl'}"]
-    config = EvaluateConfig.from_hydra(compose(prepare_overrides(arguments, EvaluateConfig), "evaluate"))
-    return score_model(config)
+    return score(*arguments, f"evaluation.path={tmp_path}", f"output={tmp_path / 'rows.jsonl'}")
+
+
+def score(*arguments: str) -> list[Row]:
+    """The rows of `otfkd-eval ARGUMENTS`."""
+    return score_model(EvaluateConfig.from_hydra(compose(prepare_overrides(arguments, EvaluateConfig), "evaluate")))
 
 
 def test_a_transfer_row_names_its_protocol_and_is_written(rows: list[Row], tmp_path: Path) -> None:
@@ -57,8 +74,17 @@ def test_the_terminal_shows_a_dash_where_a_task_has_no_f1(rows: list[Row]) -> No
 
 
 def test_transfer_rows_cannot_land_in_a_table_of_sts(rows: list[Row]) -> None:
+    full = [row.model_copy(update={"protocol": PROTOCOLS["full"].description}) for row in rows]
     with pytest.raises(UserError, match="rows are of other tasks"):
-        build_table("T", [("a", "A")], {"a": rows}, "")
+        build_table("T", [("a", "A")], {"a": full}, "")
+
+
+def test_accuracies_of_the_fast_protocol_can_land_in_no_table(rows: list[Row]) -> None:
+    # Even one that would otherwise fit.
+    sts = [row.model_copy(update={"scores": {"MR": {"all": 1.0}}}) for row in rows]
+    for found in (rows, sts, [*sts, sts[0].model_copy(update={"protocol": "another"})]):
+        with pytest.raises(UserError, match=r"'T' has rows of SentEval's fast protocol.* evaluation\.protocol=full"):
+            build_table("T", [("a", "A")], {"a": found}, "")
 
 
 def test_training_refuses_to_select_on_transfer_tasks(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,3 +93,163 @@ def test_training_refuses_to_select_on_transfer_tasks(overrides: list[str], monk
     monkeypatch.setattr("otfkd.prepare.load_suite", load_suite)
     with pytest.raises(UserError, match="evaluation=transfer chooses no checkpoint"):
         prepare(load_config([*overrides, "evaluation=transfer"]))
+
+
+# --- geometry and supervised tasks ---------------------------------------------------------------------------------
+
+
+def test_a_dev_row_carries_the_geometry_of_its_sentences_encoded_once(tiny_encoder: Encoder, tiny_suite: Suite) -> None:
+    sizes: list[int] = []
+    tiny_encoder.backbone.register_forward_hook(
+        lambda module, args, kwargs, output: sizes.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    config = load_config([]).evaluation
+    dev, test = score_rows(tiny_encoder, tiny_suite, config, Origin("tiny"))
+    assert sum(sizes) == len({text for task in (tiny_suite.dev, *tiny_suite.test) for text in task.sentences()})
+    vectors = embed(tiny_encoder, [tiny_suite.dev], batch_size=8, max_length=128)
+    assert dev.geometry == pytest.approx(geometry(tiny_suite.dev, vectors).as_dict(), abs=1e-5)
+    assert test.geometry is None
+    assert "geometry of 24 sentences, 2 pairs above 4: alignment 0." in scores([dev])
+    assert "geometry" not in scores([test])
+
+
+@pytest.mark.parametrize(("split", "name"), [("dev", "STS-B dev"), ("test", "STS-B")])
+def test_geometry_alone_is_a_row_of_sts_b(tiny_model: Path, tmp_path: Path, split: str, name: str) -> None:
+    root = make_senteval(tmp_path / "senteval")
+    more = [] if split == "dev" else ["evaluation.split=test"]
+    given = (f"model={tiny_model}", "model.pooler=mean", f"evaluation.path={root}", f"output={tmp_path / 'rows.jsonl'}")
+    (row,) = score(*given, "evaluation=geometry", *more)
+    assert read_rows(tmp_path / "rows.jsonl") == [row]
+    assert (row.split, row.suite, list(row.scores)) == (split, "geometry", [name])
+    task = load_stsb(root, "dev" if split == "dev" else "test")
+    vectors = embed(load_encoder(tiny_model, "mean"), [task], batch_size=64, max_length=128)
+    assert row.geometry == pytest.approx(geometry(task, vectors).as_dict(), rel=1e-4)
+
+
+def test_a_supervised_row_names_its_protocol_and_is_written(
+    monkeypatch: pytest.MonkeyPatch, tiny_model: Path, tmp_path: Path
+) -> None:
+    rng = random.Random(3)
+
+    def pairs(number: int) -> tuple[tuple[str, str, float], ...]:
+        texts = [sentence(rng) for _ in range(number)]
+        return tuple((text, text, 5.0) if i % 2 else (text, sentence(rng), 1.0) for i, text in enumerate(texts))
+
+    tasks = [RelatednessTask(name, pairs(90), pairs(30), pairs(30)) for name in ("STS-B", "SICK-R")]
+    root = tmp_path / "senteval"
+    monkeypatch.setattr("otfkd.data.relatedness.load_relatedness", {root: tasks}.__getitem__)
+    (root / "STS").mkdir(parents=True)
+    given = (f"model={tiny_model}", "model.pooler=mean", f"evaluation.path={root}", f"output={tmp_path / 'rows.jsonl'}")
+    (row,) = score(*given, "evaluation=supervised")
+    assert read_rows(tmp_path / "rows.jsonl") == [row]
+    assert row.protocol.startswith("SentEval supervised: Pearson x 100")
+    assert (row.split, row.suite, list(row.scores)) == ("test", "supervised", ["STS-B", "SICK-R"])
+    assert row.average == pytest.approx(sum(round(task["pearson"], 2) for task in row.scores.values()) / 2)
+    assert row.average > 80
+    assert "average of 'pearson'" in scores([row])
+    with pytest.raises(UserError, match="rows are of other tasks"):
+        build_table("T", [("a", "A")], {"a": [row]}, "")
+
+
+def test_how_sentences_were_read_is_part_of_the_protocol(tiny_encoder: Encoder, tiny_suite: Suite) -> None:
+    config = load_config([]).evaluation
+    read = Suite("mteb", tiny_suite.dev, tiny_suite.test, "sentences as published")
+    plain, raw = (score_rows(tiny_encoder, suite, config, Origin("tiny"))[1] for suite in (tiny_suite, read))
+    assert raw.protocol == plain.protocol.replace("regressor, ", "regressor, sentences as published, ")
+    again = raw.model_copy(update={"suite_sha256": plain.suite_sha256})
+    with pytest.raises(UserError, match="differ in protocol"):
+        build_table("T", [("a", "A")], {"a": [plain], "b": [again]}, "")
+
+
+# --- any model -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def suite(tiny_suite: Suite, monkeypatch: pytest.MonkeyPatch) -> Suite:
+    monkeypatch.setattr("otfkd.scoring.load_suite", lambda *_: tiny_suite)
+    return tiny_suite
+
+
+def plain(tiny: Path, folder: Path) -> tuple[str, ...]:
+    return f"model={tiny}", "model.pooler=mean"
+
+
+def run_folder(tiny: Path, folder: Path) -> tuple[str, ...]:
+    save_encoder(load_encoder(tiny, "mean"), folder / "run" / "model", 16)
+    return (f"model={folder / 'run'}",)
+
+
+def sentence_transformers(tiny: Path, folder: Path) -> tuple[str, ...]:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    transformer = Transformer(str(tiny))
+    pooling = Pooling(32, pooling_mode="mean")
+    SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(folder / "st"))
+    return (f"model={folder / 'st'}",)
+
+
+def hub(tiny: Path, folder: Path) -> tuple[str, ...]:
+    save_encoder(load_encoder(tiny, "mean"), folder / "hub", 16)
+    return ("model=some/model",)
+
+
+@pytest.mark.parametrize("kind", [plain, run_folder, sentence_transformers, hub])
+def test_a_model_scores_the_same_wherever_it_comes_from(
+    kind: Callable[[Path, Path], tuple[str, ...]],
+    tiny_model: Path, tmp_path: Path, suite: Suite, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def download(name: str, **_: object) -> str:
+        assert name == "some/model"
+        return str(tmp_path / "hub")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    expected = score_rows(load_encoder(tiny_model, "mean"), suite, load_config([]).evaluation, Origin("tiny"))
+    found = score(*kind(tiny_model, tmp_path))
+    assert [row.scores for row in found] == [row.scores for row in expected]
+    assert {(row.pooler, row.checkpoint, row.seed) for row in found} == {("mean", "given", None)}
+
+
+def test_a_plain_encoder_needs_a_pooler_by_name(tiny_model: Path, suite: Suite) -> None:
+    with pytest.raises(UserError, match="says nothing of its pooler"):
+        score(f"model={tiny_model}", "model.pooler=null")
+
+
+def test_a_head_without_trained_weights_is_not_scored(tiny_model: Path, tmp_path: Path, suite: Suite) -> None:
+    save_encoder(load_encoder(tiny_model, "mean"), tmp_path / "model", 16)
+    for folder in (tiny_model, tmp_path / "model"):
+        with pytest.raises(UserError, match="has no trained weights for the pooler cls_head"):
+            score(f"model={folder}", "model.pooler=cls_head")
+
+
+def test_a_head_that_was_saved_is_scored(tiny_model: Path, tmp_path: Path, suite: Suite) -> None:
+    backbone = load_encoder(tiny_model, "cls")
+    trained = Encoder(backbone.backbone, backbone.tokenizer, "cls_head", Head(32)).eval()
+    torch.nn.init.normal_(trained.get_submodule("head.dense").weight)  # type: ignore[arg-type]
+    save_encoder(trained, tmp_path / "model", 16)
+    expected = score_rows(trained, suite, load_config([]).evaluation, Origin("tiny"))
+    found = score(f"model={tmp_path / 'model'}")
+    assert [row.scores for row in found] == [row.scores for row in expected]
+    (tmp_path / "model" / "2_Dense" / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="has no trained weights for the pooler cls_head"):
+        score(f"model={tmp_path / 'model'}")
+
+
+@pytest.mark.parametrize(("pooler", "said"), [("cls", True), ("mean", False), ("null", False)])
+def test_an_override_of_the_saved_pooler_is_said_aloud(
+    tiny_model: Path, tmp_path: Path, suite: Suite, caplog: pytest.LogCaptureFixture, pooler: str, said: bool
+) -> None:
+    save_encoder(load_encoder(tiny_model, "mean"), tmp_path / "model", 16)
+    with caplog.at_level(logging.WARNING, "otfkd"):
+        score(f"model={tmp_path / 'model'}", f"model.pooler={pooler}")
+    warning = f"pooler cls instead of mean, which was saved with {tmp_path / 'model'}"
+    assert [record.getMessage() for record in caplog.records] == ([warning] if said else [])
+
+
+def test_a_pooler_named_for_a_folder_that_says_nothing_overrides_nothing(
+    tiny_model: Path, tmp_path: Path, suite: Suite, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "model" / "modules.json").write_text("[]")
+    score(f"model={tmp_path / 'model'}", "model.pooler=mean")
+    assert not caplog.records

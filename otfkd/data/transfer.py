@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from otfkd.data.sts import read_task_file
+from otfkd.data.senteval import read_task_file
 from otfkd.errors import UserError
 from otfkd.provenance import sha256_bytes
 

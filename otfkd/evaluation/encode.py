@@ -1,6 +1,6 @@
 """Sentences to embeddings: each distinct sentence once, in batches of like length, in evaluation mode."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +10,14 @@ from otfkd.data.tokens import tokenize
 from otfkd.models.encoder import Encoder, evaluating
 
 
-def encode(encoder: Encoder, sentences: Sequence[str], *, batch_size: int, max_length: int) -> Tensor:
+def encode(
+    encoder: Encoder,
+    sentences: Sequence[str],
+    *,
+    batch_size: int,
+    max_length: int,
+    advance: Callable[[int], object] | None = None,
+) -> Tensor:
     """Embed sentences in float32, whatever autocast is in force, leaving modes and random streams as they were.
 
     Args:
@@ -18,6 +25,7 @@ def encode(encoder: Encoder, sentences: Sequence[str], *, batch_size: int, max_l
         sentences: n of them, repeats allowed.
         batch_size: sentences a batch.
         max_length: tokens read of a sentence.
+        advance: told after each batch how many distinct sentences were in it.
 
     Returns:
         (n, d) float32 on the CPU, in the order of `sentences`.
@@ -34,6 +42,8 @@ def encode(encoder: Encoder, sentences: Sequence[str], *, batch_size: int, max_l
             rows = by_length[start : start + batch_size]
             tokens = pad([ids[i] for i in rows], encoder.pad_id).to(encoder.device)
             vectors[rows] = encoder(tokens).float().cpu()
+            if advance is not None:
+                advance(len(rows))
     if not vectors.isfinite().all():
         raise FloatingPointError("the encoder gives embeddings that are not finite: training diverged")
     place = {sentence: i for i, sentence in enumerate(distinct)}

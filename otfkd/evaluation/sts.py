@@ -1,9 +1,11 @@
 """STS scores as the field reports them: Spearman of cosines against gold grades (Gao et al. 2021, app. B)."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from torch import Tensor
@@ -71,17 +73,20 @@ def score_task(task: Task, vectors: dict[str, Tensor]) -> StsScore:
 
 
 def _stack(vectors: dict[str, Tensor], sentences: tuple[str, ...]) -> Tensor:
-    import torch
-
     return torch.stack([vectors[sentence] for sentence in sentences])
 
 
-def evaluate(encoder: Encoder, tasks: tuple[Task, ...], *, batch_size: int, max_length: int) -> dict[str, StsScore]:
-    """Score an encoder on tasks, encoding each distinct sentence of all of them once."""
+def embed(encoder: Encoder, tasks: Sequence[Task], *, batch_size: int, max_length: int) -> dict[str, Tensor]:
+    """The embedding of each distinct sentence of some tasks, (d,) each."""
     sentences = list(dict.fromkeys(sentence for task in tasks for sentence in task.sentences()))
     vectors = encode(encoder, sentences, batch_size=batch_size, max_length=max_length)
-    lookup = dict(zip(sentences, vectors, strict=True))
-    return {task.name: score_task(task, lookup) for task in tasks}
+    return dict(zip(sentences, vectors, strict=True))
+
+
+def evaluate(encoder: Encoder, tasks: Sequence[Task], *, batch_size: int, max_length: int) -> dict[str, StsScore]:
+    """Score an encoder on tasks, encoding each distinct sentence of all of them once."""
+    vectors = embed(encoder, tasks, batch_size=batch_size, max_length=max_length)
+    return {task.name: score_task(task, vectors) for task in tasks}
 
 
 def average(scores: dict[str, StsScore]) -> float:

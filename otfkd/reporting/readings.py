@@ -1,19 +1,18 @@
 """What the dev pairs look like to the models of runs, and to the encoders that these started from."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from omegaconf import OmegaConf
-from torch import Tensor
-from torch.nn.functional import normalize
 
 from otfkd.config import Config
 from otfkd.data.sts import Task, load_suite
 from otfkd.errors import UserError
 from otfkd.evaluation.encode import encode
+from otfkd.evaluation.geometry import geometry
 from otfkd.evaluation.sts import similarities, spearman
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import find_model, fingerprint_model, load_encoder
@@ -98,19 +97,5 @@ def _read(label: str, seed: int | None, encoder: Encoder, dev: Task, config: Con
     left, right, grades = zip(*(pair for subset in dev.subsets for pair in subset.pairs), strict=True)
     pairs = [torch.stack([vectors[text] for text in side]) for side in (left, right)]
     cosines, gold = similarities(*pairs), np.array(grades)
-    alignment, uniformity = _geometry(dev, vectors)
-    return Reading(label, seed, cosines, gold, spearman(cosines, gold), alignment, uniformity)
-
-
-def _geometry(task: Task, vectors: dict[str, Tensor]) -> tuple[float, float]:
-    """Alignment of pairs graded above 4 and uniformity of all sentences (Wang and Isola 2020, eq. 3 and 4)."""
-
-    def unit(texts: Iterable[str]) -> Tensor:
-        return normalize(torch.stack([vectors[text] for text in texts]).double(), dim=1)
-
-    close = [(left, right) for subset in task.subsets for left, right, gold in subset.pairs if gold > 4]
-    if not close:
-        raise UserError(f"no pair of {task.name} is graded above 4, so it has no alignment: use another task")
-    left, right = map(unit, zip(*close, strict=True))
-    potential = torch.pdist(unit(task.sentences())).square().mul(-2).exp().mean()
-    return float((left - right).square().sum(1).mean()), float(potential.log())
+    lying = geometry(dev, vectors)
+    return Reading(label, seed, cosines, gold, spearman(cosines, gold), lying.alignment, lying.uniformity)

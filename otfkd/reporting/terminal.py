@@ -10,6 +10,10 @@ _LINES = {
     "all": ("all pairs", 2),
     "mean": ("mean of subsets", 2),
     "wmean": ("weighted mean", 2),
+    "pearson": ("Pearson", 2),
+    "spearman": ("Spearman", 2),
+    "mse": ("squared error", 3),
+    "dev_pearson": ("Pearson on dev", 2),
     "accuracy": ("accuracy", 2),
     "f1": ("F1", 2),
     "dev_accuracy": ("accuracy on dev", 2),
@@ -38,4 +42,14 @@ def _block(row: Row) -> str:
         lines.append(f"{label:<16}" + "".join(f"{cell:>{width + 2}}" for cell in cells))
     if len(tasks) > 1:
         lines.append(f"average of '{measured[0]}': {row.average:.2f}")
+    if row.geometry is not None:
+        lines.append(_geometry(row.geometry))
     return "\n".join([title, *lines])
+
+
+def _geometry(found: dict[str, float]) -> str:
+    return (
+        f"geometry of {found['sentences']:.0f} sentences, {found['positives']:.0f} pairs above 4: "
+        f"alignment {found['alignment']:.4f}, uniformity {found['uniformity']:.4f}, "
+        f"anisotropy {found['anisotropy']:.4f}, effective rank {found['effective_rank']:.1f}"
+    )

@@ -30,13 +30,15 @@ def make_senteval(root: Path) -> Path:
     (root / "STS/STS13-en-test/STS.gs.SMT.txt").write_text("3.0\n" * 750)
     benchmark = root / "STS" / "STSBenchmark"
     benchmark.mkdir()
-    for split, count in {"dev": 1500, "test": 1379}.items():
+    for split, count in {"train": 5749, "dev": 1500, "test": 1379}.items():
         rows = (f"news\tfile\t2017\t{i}\t{grade(i)}\t{split} {i} left\t{split} {i} right\n" for i in range(count))
         (benchmark / f"sts-{split}.csv").write_text("".join(rows))
     (root / "SICK").mkdir()
-    rows = (f"{i}\tsick {i} left\tsick {i} right\t{grade(i)}\tNEUTRAL\n" for i in range(4927))
     header = "pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment\n"
-    (root / "SICK/SICK_test_annotated.txt").write_text(header + "".join(rows))
+    for file, count in {"train": 4500, "trial": 500, "test_annotated": 4927}.items():
+        title = "sick" if file == "test_annotated" else f"sick {file}"
+        rows = (f"{i}\t{title} {i} left\t{title} {i} right\t{grade(i)}\tNEUTRAL\n" for i in range(count))
+        (root / f"SICK/SICK_{file}.txt").write_text(header + "".join(rows))
     return root
 
 

@@ -3,11 +3,13 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from otfkd.composition import load_config
 from otfkd.config import EvaluationConfig
-from otfkd.data.sts import DevTask, Suite, TestTask, load_suite
+from otfkd.data.sts import DevTask, Suite, Task, TestTask, load_stsb, load_suite
 from otfkd.errors import UserError
 from tests.data.senteval import YEARS, grade, make_senteval
 
@@ -22,7 +24,8 @@ PAGE = "<!DOCTYPE html>\n<html><body>404</body></html>\n"
 
 def load(root: Path) -> Suite:
     config = EvaluationConfig(
-        suite="sts", path=str(root), repo=None, file=None, protocol=None, every=None, batch_size=8, max_length=16
+        suite="sts", path=str(root), repo=None, file=None, protocol=None, split=None, every=None,
+        batch_size=8, max_length=16,
     )  # fmt: skip
     return load_suite(config, None, root)
 
@@ -111,10 +114,10 @@ def test_crlf_files_read_the_same(root: Path, suite: Suite) -> None:
     assert load(root) == suite
 
 
-def test_exotic_line_ends_stay_inside_sentences(root: Path) -> None:
+def test_exotic_line_ends_break_no_line_and_are_spaces_like_any_other(root: Path) -> None:
     path = root / VIDEOS.format("input")
     path.write_text(path.read_text().replace("0 left", "0\u2028le\x0cft\x85", 1))
-    assert load(root).test[0].subsets[1].pairs[0][0] == "12 MSRvid 0\u2028le\x0cft\x85"
+    assert load(root).test[0].subsets[1].pairs[0][0] == "12 MSRvid 0 le ft"
 
 
 @pytest.mark.parametrize("changed", [VIDEOS.format("input"), VIDEOS.format("gs"), DEV, SICK])
@@ -197,6 +200,28 @@ def test_an_unreadable_file_is_named(root: Path, file: str, spoil: Callable[[Pat
     assert f"{root / file} {message}" in str(caught.value)
 
 
+def test_words_are_rejoined_by_single_spaces_as_senteval_does(root: Path, suite: Suite) -> None:
+    for file in (VIDEOS.format("input"), DEV, SICK):
+        path = root / file
+        path.write_text(path.read_text().replace(" left", "  left ").replace(" right", "\u3000right"))
+    assert load(root) == suite
+    assert suite.text == "words rejoined by single spaces"
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_a_split_of_sts_b_alone_is_that_of_the_suite(whole: Path, suite: Suite, split: Literal["dev", "test"]) -> None:
+    task = load_stsb(whole, split)
+    whole_task: Task = {"dev": suite.dev, "test": suite.test[5]}[split]
+    assert (task.name, task.subsets) == (whole_task.name, whole_task.subsets)
+
+
+@pytest.mark.parametrize("name", ["transfer", "geometry", "supervised"])
+def test_what_chooses_no_checkpoint_is_no_suite(whole: Path, name: str) -> None:
+    config = load_config([f"evaluation={name}", f"evaluation.path={whole}"])
+    with pytest.raises(UserError, match=f"evaluation={name} chooses no checkpoint: train with evaluation=sts, mteb or"):
+        load_suite(config.evaluation, None, whole)
+
+
 def test_a_folder_without_tasks_is_named_with_its_key(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"evaluation.path={tmp_path} holds no STS tasks"):
         load(tmp_path)
@@ -204,7 +229,7 @@ def test_a_folder_without_tasks_is_named_with_its_key(tmp_path: Path) -> None:
 
 def test_the_data_root_is_named_by_its_own_key(tmp_path: Path) -> None:
     config = EvaluationConfig(
-        suite="sts", path=None, repo="r", file="f", protocol=None, every=None, batch_size=8, max_length=16
+        suite="sts", path=None, repo="r", file="f", protocol=None, split=None, every=None, batch_size=8, max_length=16
     )
     with pytest.raises(UserError, match=rf"paths.data_root={tmp_path} holds no STS tasks"):
         load_suite(config, str(tmp_path), tmp_path)
@@ -212,6 +237,6 @@ def test_the_data_root_is_named_by_its_own_key(tmp_path: Path) -> None:
 
 def test_the_data_root_is_used_where_no_path_is_given(whole: Path, tmp_path: Path) -> None:
     config = EvaluationConfig(
-        suite="sts", path=None, repo="r", file="f", protocol=None, every=None, batch_size=8, max_length=16
+        suite="sts", path=None, repo="r", file="f", protocol=None, split=None, every=None, batch_size=8, max_length=16
     )
     assert load_suite(config, str(whole), tmp_path).dev.size == 1500

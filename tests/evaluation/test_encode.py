@@ -18,7 +18,8 @@ from tests.conftest import WORDS, make_model
 POOLERS: tuple[Pooler, ...] = get_args(Pooler)
 RNG = random.Random(0)
 SENTENCES = [" ".join(RNG.choices(WORDS, k=1 + 59 * i // 49)) for i in range(50)]
-SHUFFLED = RNG.sample(range(50), 50)
+SORTED = list(range(50))  # SENTENCES grow longer
+SHUFFLED = RNG.sample(SORTED, 50)
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +46,9 @@ def test_an_embedding_depends_neither_on_batch_nor_on_order(deep_model: Path, po
     encoder = load_encoder(deep_model, pooler, train=True)
     alone = torch.cat([embed(encoder, [sentence]) for sentence in SENTENCES])
     assert torch.pdist(alone).min() > 1e-4
-    shuffled = embed(encoder, [SENTENCES[i] for i in SHUFFLED], batch_size)
-    assert (embed(encoder, SENTENCES, batch_size) - alone).abs().max() < 1e-5
-    assert (shuffled - alone[SHUFFLED]).abs().max() < 1e-5
+    for order in (SORTED, SORTED[::-1], SHUFFLED):
+        vectors = embed(encoder, [SENTENCES[i] for i in order], batch_size)
+        assert (vectors - alone[order]).abs().max() < 1e-5
 
 
 def test_a_repeated_sentence_is_encoded_once(tiny_encoder: Encoder) -> None:
@@ -78,6 +79,13 @@ def test_sentences_are_cut_at_max_length(tiny_encoder: Encoder) -> None:
     vectors = encode(tiny_encoder, [longer, cut], batch_size=2, max_length=5)
     assert torch.equal(vectors[0], vectors[1])
     assert not torch.equal(*embed(tiny_encoder, [longer, cut]))
+
+
+def test_progress_counts_distinct_sentences(tiny_encoder: Encoder) -> None:
+    done: list[int] = []
+    sentences = [*SENTENCES[:10], *SENTENCES[:3]]
+    encode(tiny_encoder, sentences, batch_size=4, max_length=32, advance=done.append)
+    assert done == [4, 4, 2]
 
 
 def test_no_sentence_gives_no_row(tiny_encoder: Encoder) -> None:

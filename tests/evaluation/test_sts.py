@@ -161,6 +161,7 @@ def test_minilm_scores_what_is_known(real_data: Path, pooler: Pooler, layers: in
         repo=None,
         file=None,
         protocol=None,
+        split=None,
         every=None,
         batch_size=128,
         max_length=128,
