@@ -133,7 +133,7 @@ def _find_teachers(config: Config) -> tuple[Path, ...]:
         raise UserError("teacher.path must be given with teacher=custom: add teacher.path=FOLDER_OR_HUB_ID")
     found: list[Path] = []
     for path in teacher.paths:
-        matched = sorted(glob.glob(path)) if glob.has_magic(path) else [path]  # noqa: PTH207  Path.glob takes no absolute pattern
+        matched = _matches(path)
         if not matched:
             raise UserError(f"teacher.path={path} matches no folder: correct the pattern")
         found += [find_model(one) for one in matched]
@@ -142,6 +142,14 @@ def _find_teachers(config: Config) -> tuple[Path, ...]:
             f"teacher.weights has {len(teacher.weights)} numbers for {len(found)} teachers: give one for each"
         )
     return tuple(found)
+
+
+def _matches(path: str) -> list[str]:
+    pattern = Path(path).expanduser()
+    if not glob.has_magic(path) or pattern.exists():
+        return [path]
+    found = sorted(glob.glob(str(pattern)))  # noqa: PTH207  Path.glob takes no absolute pattern
+    return [folder for folder in found if ".kept-" not in folder]  # set aside by fresh=true
 
 
 def _check_writable(runs: Path) -> None:
