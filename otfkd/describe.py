@@ -133,7 +133,9 @@ def _copies(run: Prepared) -> int:
     schedule, plan = run.config.schedule, run.plan
     if not plan.rotate and plan.follows is None:
         return 0
-    return (1 if schedule.retain == "replace" else schedule.pool) + (1 if schedule.source == "ema" else 0)
+    first = 1 if schedule.retain == "pool_initial" and run.config.teacher.source == "self" else 0
+    pool = 1 if schedule.retain == "replace" or schedule.trigger == "never" else first + schedule.pool
+    return pool + (1 if schedule.source == "ema" else 0)
 
 
 def _disk(run: Prepared, student: Encoder) -> float:
