@@ -151,9 +151,14 @@ class ScheduleConfig(Node):
     keep: PositiveInt
 
     @property
+    def asks_dev(self) -> bool:
+        """Whether dev scores say when to rotate."""
+        return self.trigger in ("on_improvement", "plateau")
+
+    @property
     def waits_for_dev(self) -> bool:
         """Whether dev scores decide if a rotation takes place."""
-        return self.trigger in ("on_improvement", "plateau") or self.gate is not None
+        return self.asks_dev or self.gate is not None
 
 
 class OptimizerConfig(Node):

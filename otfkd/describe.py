@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from otfkd.config import Config, ScheduleConfig
+from otfkd.config import ScheduleConfig
 from otfkd.distill.schedule import Plan
 from otfkd.models.encoder import Encoder
 from otfkd.prepare import Prepared
@@ -28,8 +28,8 @@ def describe(run: Prepared, student: Encoder, teachers: Sequence[Encoder]) -> st
         ("rotate", _rotation_line(plan, config.schedule)),
         ("checkpoint", f"after {_steps(plan.checkpoint)}"),
         ("test", ", ".join(task.name for task in run.suite.test)),
-        ("memory", f"about {_bytes(_memory(config, student, teachers))}"),
-        ("disk", f"about {_bytes(_disk(config, student))}"),
+        ("memory", f"about {_bytes(_memory(run, student, teachers))}"),
+        ("disk", f"about {_bytes(_disk(run, student))}"),
     ]
     return "\n".join(f"{name:<11}{value}" for name, value in rows)
 
@@ -40,42 +40,50 @@ def _rotation_line(plan: Plan, schedule: ScheduleConfig) -> str:
         return f"the student's moving average teaches from step {plan.follows} on, anew after every step"
     if not plan.rotate:
         return "never"
-    condition = {
-        "on_improvement": "where dev is the run's best",
-        "plateau": f"where dev has not improved for {schedule.patience} evaluations",
-    }.get(schedule.trigger, "")
-    if schedule.gate is not None:
-        condition = f"{condition} and dev is at most {schedule.gate:g} below the teacher's".removeprefix(" and ")
-        condition = condition if condition.startswith("where") else f"where {condition}"
-    most = f"at most {schedule.max_rotations} times" if schedule.max_rotations and plan.waits_for_dev else ""
-    skipped = (
-        f"(the one due at the last step, {plan.max_steps}, is skipped: nothing would learn from it)"
-        if plan.skipped
-        else ""
-    )
     source = {
         "current": "the student",
         "best": "the best snapshot since the last rotation",
         "ema": f"the student's moving average (decay {schedule.ema.decay:g}, {schedule.ema.shape})",
         "average": f"the mean of the last {schedule.average} snapshots' weights",
     }[schedule.source]
-    retained = {
-        "replace": "",
-        "pool": f"beside the last {schedule.pool} at most",
-        "pool_initial": f"beside the initial teacher and the last {schedule.pool} at most",
+    taught = {
+        "replace": "teaches",
+        "pool": f"joins a pool of the last {schedule.pool}",
+        "pool_initial": f"joins the initial teacher and a pool of the last {schedule.pool}",
     }[schedule.retain]
+    shared = {"mean": "", "dev_weighted": ", weighted by dev", "sample": ", of whom one is drawn each step"}
     begun = schedule.on_rotation
     again = [
         text
         for text, wanted in (
-            ("the student begins again from the base encoder", begun.student == "reinit"),
+            ("the student begins again", begun.student == "reinit"),
             ("the optimizer forgets", begun.optimizer == "reset"),
             ("the learning rate restarts", begun.lr == "restart"),
         )
         if wanted
     ]
-    when = " ".join(part for part in (f"after {_steps(plan.rotate)}", condition, most, skipped) if part)
-    return "; ".join(part for part in (when, f"{source} teaches {retained}".rstrip(), *again) if part)
+    return "; ".join([_when(plan, schedule), f"{source} {taught}{shared[schedule.aggregate]}", *again])
+
+
+def _when(plan: Plan, schedule: ScheduleConfig) -> str:
+    """After which steps a rotation takes place and, but for the one that fills the slot, on what condition."""
+    conditions = {
+        "on_improvement": ["dev is the run's best"],
+        "plateau": [f"dev has not improved for {schedule.patience} evaluations"],
+    }.get(schedule.trigger, [])
+    if schedule.gate is not None:
+        conditions.append(f"dev is at most {schedule.gate:g} below the teacher's")
+    skipped = (
+        f" (the one due at the last step, {plan.max_steps}, is skipped: nothing would learn from it)"
+        if plan.skipped
+        else ""
+    )
+    decided = plan.rotate - {plan.fills}
+    if not conditions or not decided:
+        return f"after {_steps(plan.rotate)}{skipped}"
+    first = f"after {plan.fills}, then " if plan.fills in plan.rotate else ""
+    most = f", at most {schedule.max_rotations} times in all" if schedule.max_rotations else ""
+    return f"{first}after {_steps(decided)} where {' and '.join(conditions)}{most}{skipped}"
 
 
 def _teacher_line(run: Prepared, teachers: Sequence[Encoder]) -> str:
@@ -107,29 +115,32 @@ def _count(encoder: Encoder) -> int:
     return sum(parameter.numel() for parameter in encoder.parameters())
 
 
-def _memory(config: Config, student: Encoder, teachers: Sequence[Encoder]) -> float:
+def _memory(run: Prepared, student: Encoder, teachers: Sequence[Encoder]) -> float:
     """Bytes: weights, gradients and two moments in float32, the teacher, and activations.
 
     Activations by Korthikanti et al. 2022, eq. 2, s*b*h*(34 + 5*a*s/h) bytes a layer at 16 bits, for both views.
     """
-    shape = student.backbone.config
+    config, shape = run.config, student.backbone.config
     s, b, h = config.data.max_length, 2 * config.data.batch_size, shape.hidden_size
     layer = s * b * h * (34 + 5 * shape.num_attention_heads * s / h)
     width = 2 if config.precision.compute == "float32" else 1
-    held = sum(_count(teacher) for teacher in teachers) + _pooled(config.schedule) * _count(student)
+    held = sum(_count(teacher) for teacher in teachers) + _copies(run) * _count(student)
     return 16.0 * _count(student) + 4.0 * held + width * float(layer * shape.num_hidden_layers)
 
 
-def _pooled(schedule: ScheduleConfig) -> int:
+def _copies(run: Prepared) -> int:
     """Copies of the student that are held besides it: snapshots that teach, and its moving average."""
-    if schedule.trigger == "never":
+    schedule, plan = run.config.schedule, run.plan
+    if not plan.rotate and plan.follows is None:
         return 0
-    return (1 if schedule.retain == "replace" else schedule.pool) + (1 if schedule.source == "ema" else 0)
+    first = 1 if schedule.retain == "pool_initial" and run.config.teacher.source == "self" else 0
+    pool = 1 if schedule.retain == "replace" or schedule.trigger == "never" else first + schedule.pool
+    return pool + (1 if schedule.source == "ema" else 0)
 
 
-def _disk(config: Config, student: Encoder) -> float:
+def _disk(run: Prepared, student: Encoder) -> float:
     """Bytes: snapshots, the resumable checkpoint (weights and two moments), the best and the exported model."""
-    schedule = config.schedule
+    schedule = run.config.schedule
     candidates = schedule.average if schedule.source == "average" else 1
-    snapshots = schedule.keep + candidates + _pooled(schedule) if schedule.trigger != "never" else 0
+    snapshots = schedule.keep + candidates + _copies(run) if run.plan.cache | run.plan.rotate else 0
     return 4.0 * _count(student) * (snapshots + 3 + 1 + 1)

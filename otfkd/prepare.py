@@ -51,16 +51,20 @@ class Prepared:
     def hash(self) -> str:
         named = self.fingerprints
         if self.teachers:
-            named = {**named, "teacher": "; ".join(self._lineage(folder) for folder in self.teachers)}
+            named = {**named, "teacher": "; ".join(self._lineages())}
         return config_hash(self.config, named)
 
-    def _lineage(self, teacher: Path) -> str:
-        """What a teacher is called in the hash: of an earlier run its config, so that seeds share a folder."""
-        origin = read_provenance(teacher.parent)
-        if origin is None:
-            return fingerprint_model(teacher)
-        seed = "the same" if origin["seed"] == self.config.seed else origin["seed"]
-        return f"run {origin['config_hash']}, seed {seed}"
+    def _lineages(self) -> list[str]:
+        """What the teachers are called in the hash: of earlier runs their configs, so that seeds share a folder."""
+        origins = [read_provenance(folder.parent) for folder in self.teachers]
+        seeds = {origin["seed"] for origin in origins if origin is not None}
+        own = seeds == {self.config.seed}  # each seed has teachers of its own, rather than all seeds the same several
+        return [
+            f"run {origin['config_hash']}, seed {'the same' if own else origin['seed']}"
+            if origin is not None
+            else fingerprint_model(folder)
+            for folder, origin in zip(self.teachers, origins, strict=True)
+        ]
 
     @property
     def folder(self) -> Path:
@@ -140,7 +144,7 @@ def _find_teachers(config: Config) -> tuple[Path, ...]:
         raise UserError("teacher.path must be given with teacher=custom: add teacher.path=FOLDER_OR_HUB_ID")
     found: list[Path] = []
     for path in teacher.paths:
-        matched = sorted(glob.glob(path)) if glob.has_magic(path) else [path]  # noqa: PTH207  Path.glob takes no absolute pattern
+        matched = _matches(path)
         if not matched:
             raise UserError(f"teacher.path={path} matches no folder: correct the pattern")
         found += [find_model(one) for one in matched]
@@ -149,6 +153,14 @@ def _find_teachers(config: Config) -> tuple[Path, ...]:
             f"teacher.weights has {len(teacher.weights)} numbers for {len(found)} teachers: give one for each"
         )
     return tuple(found)
+
+
+def _matches(path: str) -> list[str]:
+    pattern = Path(path).expanduser()
+    if not glob.has_magic(path) or pattern.exists():
+        return [path]
+    found = sorted(glob.glob(str(pattern)))  # noqa: PTH207  Path.glob takes no absolute pattern
+    return [folder for folder in found if ".kept-" not in folder]  # set aside by fresh=true
 
 
 def _check_writable(runs: Path) -> None:

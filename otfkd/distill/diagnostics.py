@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, log_softmax
 
@@ -57,7 +58,8 @@ def _probabilities(cosines: Tensor, temperature: float) -> Tensor:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    return values.argsort(dim=-1).argsort(dim=-1).float()
+    # Equals share a rank: where embeddings have collapsed, the order of equals would pass for agreement.
+    return torch.from_numpy(rankdata(values.cpu().numpy(), axis=-1))
 
 
 def _pearson(left: Tensor, right: Tensor) -> Tensor:

@@ -27,6 +27,11 @@ class Shadow:
         """Begin anew, at the module's weights."""
         self.weights = {name: _float32(tensor).clone() for name, tensor in module.state_dict().items()}
 
+    def join(self, module: nn.Module) -> None:
+        """Go where the module's weights are, after a resume."""
+        now = module.state_dict()
+        self.weights = {name: tensor.to(now[name].device) for name, tensor in self.weights.items()}
+
     def update(self, module: nn.Module, step: int) -> None:
         """Take in the weights after optimizer step `step`."""
         now = module.state_dict()

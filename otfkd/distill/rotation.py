@@ -90,7 +90,10 @@ class TeacherRotation(L.Callback):
             self.pool.begin(slot, self.evaluate)
             if shadow is not None:
                 shadow.start(student)
-        elif self._follows:
+            return
+        if shadow is not None:
+            shadow.join(student)
+        if self._follows:
             self._follow(module)
         else:
             self.pool.restore(slot, student, self.cache)

@@ -3,7 +3,6 @@
 "Every N" means after N, 2N, ... optimizer steps, once each, whatever the accumulation.
 """
 
-import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -85,10 +84,15 @@ def plan_schedule(
     Raises:
         UserError: a schedule that contradicts itself, or never does what it says.
     """
-    _check_source(schedule)
+    _check_follow(schedule)
     evaluate = multiples(evaluate_every, max_steps) | {max_steps}
+    cache = multiples(schedule.cache_every, max_steps) - {max_steps}
+    if schedule.source == "best":
+        evaluate |= cache  # a choice by dev score needs one of every candidate
     earliest = max(schedule.start, (fills or 0) + 1)
     due = {step for step in _due(schedule, max_steps, evaluate - {max_steps}, fills) if step >= earliest}
+    if not due:
+        _check_idle(schedule, max_steps, fills)
     if fills and schedule.trigger != "follow":
         due |= {fills}
     if schedule.max_rotations and not schedule.waits_for_dev:
@@ -97,20 +101,11 @@ def plan_schedule(
     if due and not rotate:
         raise UserError(
             f"no rotation comes before the last step: the first is due after step {min(due)} of {max_steps}; "
-            f"{_lower(schedule, fills)} or raise trainer.max_steps"
+            f"lower {'teacher.warmup_steps' if fills else _interval(schedule)} or raise trainer.max_steps"
         )
-    if schedule.trigger in ("on_improvement", "plateau") and not rotate:
-        raise UserError(
-            f"schedule={schedule.trigger} asks dev scores, and none comes between schedule.start={schedule.start} and "
-            f"step {max_steps}: lower evaluation.every or schedule.start, or raise trainer.max_steps"
-        )
-    cache = multiples(schedule.cache_every, max_steps) - {max_steps}
-    if not schedule.waits_for_dev and schedule.source != "ema":
-        cache |= rotate
-    if schedule.source == "best":
-        cache |= rotate & {fills}
-        evaluate |= cache  # a choice by dev score needs one of every candidate
-    if schedule.gate is not None or schedule.aggregate == "dev_weighted":
+    if schedule.source == "best" or not (schedule.waits_for_dev or schedule.source == "ema"):
+        cache |= rotate  # elsewhere only a snapshot that does rotate is worth its file
+    if schedule.source == "best" or schedule.gate is not None or schedule.aggregate == "dev_weighted":
         evaluate |= rotate
     follows = max(schedule.start, fills or 1) if schedule.trigger == "follow" else None
     if follows is not None and follows >= max_steps:
@@ -148,16 +143,18 @@ def _due(schedule: ScheduleConfig, last: int, evaluated: set[int], fills: int | 
                     "schedule.first and schedule.ratio must be given with schedule=geometric: "
                     "add schedule.first=N schedule.ratio=R"
                 )
-            steps = _geometric(schedule.first, schedule.ratio)
-            return {schedule.first, *itertools.takewhile(lambda step: step <= last, steps)}
+            return {schedule.first, *_geometric(schedule.first, schedule.ratio, last)}
         case "on_improvement" | "plateau":
             if schedule.trigger == "plateau" and schedule.patience is None:
                 raise UserError("schedule.patience must be given with schedule=plateau: add schedule.patience=N")
             return evaluated
 
 
-def _geometric(first: int, ratio: float) -> Iterator[int]:
-    return (round(first * ratio**power) for power in itertools.count())
+def _geometric(first: int, ratio: float, last: int) -> Iterator[int]:
+    step = float(first)
+    while step <= last:
+        yield round(step)
+        step = max(step * ratio, step + 1)
 
 
 def _named_steps(schedule: ScheduleConfig, last: int, fills: int | None) -> Iterable[int]:
@@ -173,7 +170,22 @@ def _named_steps(schedule: ScheduleConfig, last: int, fills: int | None) -> Iter
     return schedule.at
 
 
-def _check_source(schedule: ScheduleConfig) -> None:
+def _check_idle(schedule: ScheduleConfig, last: int, fills: int | None) -> None:
+    """Refuse a trigger that names no step; without dev scores the one that fills the slot may be all there is."""
+    start = max(schedule.start, fills or 0)
+    if schedule.asks_dev:
+        raise UserError(
+            f"schedule={schedule.trigger} asks dev scores, and none comes between step {start} "
+            f"and the last, {last}: give a smaller evaluation.every, start earlier or raise trainer.max_steps"
+        )
+    if schedule.trigger not in ("never", "follow") and schedule.start > (fills or 0):
+        raise UserError(
+            f"no rotation comes between schedule.start={schedule.start} and the last step, {last}: "
+            "lower schedule.start or raise trainer.max_steps"
+        )
+
+
+def _check_follow(schedule: ScheduleConfig) -> None:
     if schedule.trigger != "follow":
         return
     if schedule.source != "ema" or schedule.retain != "replace" or schedule.gate is not None:
@@ -205,7 +217,6 @@ def _check_teacher(config: Config) -> None:
         raise UserError("student.init=teacher needs one teacher, not several: give teacher=FOLDER_OR_HUB_ID")
 
 
-def _lower(schedule: ScheduleConfig, fills: int | None) -> str:
-    if fills:
-        return "lower teacher.warmup_steps"
-    return "lower schedule.first" if schedule.trigger == "geometric" else "lower schedule.every or schedule.at"
+def _interval(schedule: ScheduleConfig) -> str:
+    """The key that says when the first rotation is due."""
+    return {"at": "schedule.at", "geometric": "schedule.first"}.get(schedule.trigger, "schedule.every")

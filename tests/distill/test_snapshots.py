@@ -41,12 +41,12 @@ def break_off_half_way(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def test_a_snapshot_loads_as_it_was_saved(cache: SnapshotCache, tiny_encoder: Encoder) -> None:
-    assert same(cache.load(cache.save(tiny_encoder, 5, 0.5)), tiny_encoder.state_dict())
+    assert same(cache.load(cache.save(tiny_encoder.state_dict(), 5, 0.5)), tiny_encoder.state_dict())
 
 
 def test_training_on_reaches_neither_the_file_nor_what_was_loaded(cache: SnapshotCache, tiny_encoder: Encoder) -> None:
     before = weights(tiny_encoder)
-    snapshot = cache.save(tiny_encoder, 5, None)
+    snapshot = cache.save(tiny_encoder.state_dict(), 5, None)
     loaded = cache.load(snapshot)
     train_on(tiny_encoder)
     assert not same(tiny_encoder.state_dict(), before)
@@ -55,35 +55,52 @@ def test_training_on_reaches_neither_the_file_nor_what_was_loaded(cache: Snapsho
 
 
 def test_loaded_weights_may_be_changed_without_changing_the_file(cache: SnapshotCache, tiny_encoder: Encoder) -> None:
-    snapshot = cache.save(tiny_encoder, 5, None)
+    snapshot = cache.save(tiny_encoder.state_dict(), 5, None)
     for tensor in cache.load(snapshot).values():
         tensor.zero_()
     assert same(cache.load(snapshot), tiny_encoder.state_dict())
 
 
 def test_a_snapshot_knows_its_step_its_score_and_its_files_sha256(cache: SnapshotCache, tiny_encoder: Encoder) -> None:
-    snapshot = cache.save(tiny_encoder, 5, 0.75)
+    snapshot = cache.save(tiny_encoder.state_dict(), 5, 0.75)
     content = cache.path(snapshot.id).read_bytes()
     assert (snapshot.step, snapshot.dev) == (5, 0.75)
     assert snapshot.sha256 == hashlib.sha256(content).hexdigest()
 
 
+@pytest.mark.parametrize(("kind", "name"), [("step", "step-00000005"), ("ema", "ema-00000005")])
+def test_what_a_snapshot_is_and_its_step_name_it(
+    cache: SnapshotCache, tiny_encoder: Encoder, kind: str, name: str
+) -> None:
+    snapshot = cache.save(tiny_encoder.state_dict(), 5, None, kind)
+    assert snapshot.id == name
+    assert cache.path(name).is_file()
+
+
+def test_weights_that_are_views_of_one_tensor_are_written_as_they_are(cache: SnapshotCache) -> None:
+    matrix = torch.arange(6.0).view(2, 3)
+    snapshot = cache.save({"turned": matrix.T, "row": matrix[1].clone()}, 1, None)
+    loaded = cache.load(snapshot)
+    assert torch.equal(loaded["turned"], matrix.T)
+    assert torch.equal(loaded["row"], matrix[1])
+
+
 def test_equal_weights_give_equal_files_and_others_others(cache: SnapshotCache, tiny_encoder: Encoder) -> None:
-    first, second = cache.save(tiny_encoder, 1, None), cache.save(tiny_encoder, 2, None)
+    first, second = cache.save(tiny_encoder.state_dict(), 1, None), cache.save(tiny_encoder.state_dict(), 2, None)
     train_on(tiny_encoder)
-    third = cache.save(tiny_encoder, 3, None)
+    third = cache.save(tiny_encoder.state_dict(), 3, None)
     assert first.sha256 == second.sha256 != third.sha256
     assert len({first.id, second.id, third.id}) == 3
 
 
 @pytest.mark.parametrize("dev", [None, 0.25])
 def test_a_snapshot_survives_json(cache: SnapshotCache, tiny_encoder: Encoder, dev: float | None) -> None:
-    snapshot = cache.save(tiny_encoder, 5, dev)
+    snapshot = cache.save(tiny_encoder.state_dict(), 5, dev)
     assert Snapshot(**json.loads(json.dumps(snapshot.as_dict()))) == snapshot
 
 
 def test_an_altered_file_is_refused_by_name(cache: SnapshotCache, tiny_encoder: Encoder) -> None:
-    snapshot = cache.save(tiny_encoder, 5, None)
+    snapshot = cache.save(tiny_encoder.state_dict(), 5, None)
     path = cache.path(snapshot.id)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -94,7 +111,7 @@ def test_an_altered_file_is_refused_by_name(cache: SnapshotCache, tiny_encoder: 
 
 @pytest.mark.parametrize("length", [0, 4, 100, -1])
 def test_a_truncated_file_is_refused_by_name(cache: SnapshotCache, tiny_encoder: Encoder, length: int) -> None:
-    snapshot = cache.save(tiny_encoder, 5, None)
+    snapshot = cache.save(tiny_encoder.state_dict(), 5, None)
     path = cache.path(snapshot.id)
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(UserError, match=re.escape(str(path))):
@@ -102,7 +119,7 @@ def test_a_truncated_file_is_refused_by_name(cache: SnapshotCache, tiny_encoder:
 
 
 def test_a_missing_file_is_refused_by_name(cache: SnapshotCache, tiny_encoder: Encoder) -> None:
-    snapshot = cache.save(tiny_encoder, 5, None)
+    snapshot = cache.save(tiny_encoder.state_dict(), 5, None)
     path = cache.path(snapshot.id)
     path.unlink()
     with pytest.raises(UserError, match=f"{re.escape(str(path))}, .* is missing: restore it"):
@@ -110,7 +127,7 @@ def test_a_missing_file_is_refused_by_name(cache: SnapshotCache, tiny_encoder: E
 
 
 def test_a_file_that_is_no_snapshot_is_refused_by_name(cache: SnapshotCache, tiny_encoder: Encoder) -> None:
-    path = cache.path(cache.save(tiny_encoder, 5, None).id)
+    path = cache.path(cache.save(tiny_encoder.state_dict(), 5, None).id)
     path.write_bytes(b"something else altogether")
     snapshot = Snapshot(path.stem, 5, hashlib.sha256(path.read_bytes()).hexdigest(), None)
     with pytest.raises(UserError, match=f"{re.escape(str(path))} cannot be read"):
@@ -120,25 +137,25 @@ def test_a_file_that_is_no_snapshot_is_refused_by_name(cache: SnapshotCache, tin
 def test_a_save_that_breaks_off_leaves_the_file_before_it_and_no_litter(
     cache: SnapshotCache, tiny_encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    snapshot, before = cache.save(tiny_encoder, 5, None), weights(tiny_encoder)
+    snapshot, before = cache.save(tiny_encoder.state_dict(), 5, None), weights(tiny_encoder)
     train_on(tiny_encoder)
     monkeypatch.setattr(snapshots, "save_file", break_off_half_way)
     for step in (5, 6):
         with pytest.raises(OSError, match="No space left"):
-            cache.save(tiny_encoder, step, None)
+            cache.save(tiny_encoder.state_dict(), step, None)
     assert [path.name for path in cache.folder.iterdir()] == [cache.path(snapshot.id).name]
     assert same(cache.load(snapshot), before)
 
 
 @pytest.mark.parametrize("keep", [set(), {2}, {1, 3}, {1, 2, 3}])
 def test_prune_leaves_what_is_to_be_kept(cache: SnapshotCache, tiny_encoder: Encoder, keep: set[int]) -> None:
-    saved = {step: cache.save(tiny_encoder, step, None) for step in (1, 2, 3)}
+    saved = {step: cache.save(tiny_encoder.state_dict(), step, None) for step in (1, 2, 3)}
     cache.prune({saved[step].id for step in keep})
     assert {path.stem for path in cache.folder.iterdir()} == {saved[step].id for step in keep}
 
 
 def test_prune_leaves_files_that_are_no_snapshots(cache: SnapshotCache, tiny_encoder: Encoder) -> None:
-    cache.save(tiny_encoder, 1, None)
+    cache.save(tiny_encoder.state_dict(), 1, None)
     (cache.folder / "notes.txt").write_text("mine")
     cache.prune(())
     assert [path.name for path in cache.folder.iterdir()] == ["notes.txt"]
@@ -150,7 +167,7 @@ def test_prune_of_a_folder_that_is_not_there_yet_does_nothing(cache: SnapshotCac
 
 
 def test_prune_removes_what_a_killed_writer_left(cache: SnapshotCache, tiny_encoder: Encoder) -> None:
-    kept = cache.save(tiny_encoder, 1, None)
+    kept = cache.save(tiny_encoder.state_dict(), 1, None)
     (cache.folder / ".step-00000002.safetensors.abc").write_bytes(b"half")
     cache.prune({kept.id})
     assert [path.stem for path in cache.folder.iterdir()] == [kept.id]

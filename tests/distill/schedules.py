@@ -1,0 +1,16 @@
+"""Schedules for tests, without Hydra: what conf/schedule/never.yaml says and a few changes."""
+
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+
+from otfkd.composition import conf_dir
+from otfkd.config import ScheduleConfig
+
+
+def make_schedule(trigger: str = "every", **changes: Any) -> ScheduleConfig:
+    """A validated schedule."""
+    values = cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(conf_dir() / "schedule/never.yaml")))
+    for name in ("ema", "on_rotation"):
+        changes[name] = {**values[name], **changes.get(name, {})}
+    return ScheduleConfig.model_validate({**values, "trigger": trigger, **changes})

@@ -1,0 +1,92 @@
+"""What a run writes while it goes on, and how a rotation is told."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otfkd.runlog import RunLog
+
+ROTATED = {"event": "rotated", "step": 8, "generation": 2, "snapshot": "step-00000008"}
+ALIKE = ", which ranks as the student does (agreement {}): it has little new to teach yet"
+
+
+def told(row: dict[str, Any], folder: Path, caplog: pytest.LogCaptureFixture) -> str:
+    with caplog.at_level(logging.INFO, "otfkd"):
+        RunLog(folder, None).rotation(row)
+    return caplog.messages[-1]
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        (ROTATED, "step-00000008 became teacher 2"),
+        ({**ROTATED, "agreement_after": 0.9499}, "step-00000008 became teacher 2"),
+        ({**ROTATED, "agreement_after": None}, "step-00000008 became teacher 2"),
+        (
+            {**ROTATED, "agreement_after": 0.98765, "kd_gradient_before": None, "kd_gradient_after": 0.5},
+            "step-00000008 became teacher 2" + ALIKE.format("0.988"),
+        ),
+        (
+            {**ROTATED, "agreement_after": 1.0, "kd_gradient_before": 2.0, "kd_gradient_after": 0.5},
+            "step-00000008 became teacher 2" + ALIKE.format("1.000, the distillation's gradient 25% of what it was"),
+        ),
+        (
+            {**ROTATED, "agreement_after": 0.96, "kd_gradient_before": 0.0, "kd_gradient_after": 0.5},
+            "step-00000008 became teacher 2" + ALIKE.format("0.960"),
+        ),
+        (
+            {"event": "refused", "step": 8, "reason": "the student's weights are not finite"},
+            "no rotation: the student's weights are not finite",
+        ),
+        ({"event": "follows", "step": 8, "generation": 1}, "the student's moving average became the teacher"),
+    ],
+)
+def test_a_rotation_is_told_in_a_sentence(
+    row: dict[str, Any], sentence: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert told(row, tmp_path, caplog) == f"after step 8, {sentence}"
+    assert json.loads((tmp_path / "rotations.jsonl").read_text()) == row
+
+
+def test_lines_after_a_checkpoint_are_written_once_over(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, None)
+    log.metrics(1, {"dev": 0.5})
+    log.rotation({"event": "follows", "step": 1})
+    log.timing("step", 0.1234567)
+    offsets = log.offsets()
+    log.metrics(2, {"dev": 0.6})
+    log.rotation({"event": "follows", "step": 2})
+    RunLog(tmp_path, None).rewind(offsets)
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [
+        {"step": 1, "dev": 0.5}
+    ]
+    assert [json.loads(line)["step"] for line in (tmp_path / "rotations.jsonl").read_text().splitlines()] == [1]
+    assert json.loads((tmp_path / "timings.jsonl").read_text())["seconds"] == 0.123
+    assert set(offsets) == {"metrics", "rotations"}
+
+
+class Mirror:
+    """Stands in for a logger."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[dict[str, Any], int]] = []
+
+    def log_metrics(self, values: dict[str, Any], step: int) -> None:
+        self.seen.append((values, step))
+
+
+def test_a_logger_gets_the_metrics_and_a_rotations_numbers(tmp_path: Path) -> None:
+    mirror = Mirror()
+    log = RunLog(tmp_path, mirror)  # type: ignore[arg-type]
+    log.metrics(3, {"loss": 1.5})
+    log.rotation({**ROTATED, "dev": None})
+    assert mirror.seen == [({"loss": 1.5}, 3), ({"rotation/step": 8, "rotation/generation": 2}, 8)]
+
+
+def test_a_value_that_is_no_number_never_reaches_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        RunLog(tmp_path, None).metrics(1, {"loss": float("nan")})
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
