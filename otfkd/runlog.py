@@ -18,7 +18,7 @@ class RunLog:
     Clock times have a file of their own, outside the promise that a resumed run writes the same bytes.
     """
 
-    def __init__(self, folder: Path, mirror: Logger | None):
+    def __init__(self, folder: Path, mirror: Logger | None = None):
         self._metrics = JsonLines(folder / "metrics.jsonl")
         self._rotations = JsonLines(folder / "rotations.jsonl")
         self._timings = JsonLines(folder / "timings.jsonl")

@@ -95,7 +95,7 @@ def _train(
     run: Prepared, student: Encoder, teachers: Sequence[Encoder], mlm: MaskedLanguage | None, plan: str
 ) -> list[Row]:
     config, folder = run.config, run.folder
-    checkpoints, cache = Checkpoints(folder / "checkpoints"), SnapshotCache(folder / "snapshots")
+    checkpoints, cache = Checkpoints(folder / "checkpoints", run.hash), SnapshotCache(folder / "snapshots")
     done = _resume_step(run, checkpoints)
     if not done:
         _describe_run(run, plan)

@@ -1,34 +1,125 @@
 """SIGKILL at any moment: the same command goes on and ends with the same bits."""
 
+import functools
+import itertools
+import json
 import os
 import random
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
+import torch
 
+import otfkd.runs
 from otfkd.config import Config
+from otfkd.data import files
+from otfkd.distill import checkpoints, snapshots
+from otfkd.distill.ema import Shadow
+from otfkd.distill.pool import Pool
+from otfkd.distill.rotation import TeacherRotation
+from otfkd.results import read_rows
 from otfkd.runs import train
-from tests.test_resume import final
+from tests.test_resume import GIVEN, command, final, teachers
 
-# Each moment is seeded; with four variants, forty kills.
+__all__ = ["command", "teachers"]  # fixtures
+
+# Each is killed at half of the moments, so every moment has three or four variants.
 VARIANTS = {
     "plain": (),
-    "accumulated": ("trainer.accumulate=3",),
-    "bfloat16": ("precision=bfloat16", "objective=distill_group_p"),
-    "best": ("schedule.source=best", "schedule.cache_every=1"),
-}
-KILLS = 10
+    "accumulated pool of averages": (
+        "trainer.accumulate=3", "schedule.source=average", "schedule.cache_every=1", "schedule.retain=pool",
+        "schedule.pool=2",
+    ),
+    "bfloat16 average beside a given teacher, sampled": (
+        *GIVEN, "precision=bfloat16", "objective=distill_group_p", "schedule.source=ema", "schedule.ema.decay=0.7",
+        "schedule.retain=pool_initial", "schedule.aggregate=sample",
+    ),
+    "best, gated": ("schedule.source=best", "schedule.cache_every=1", "schedule.gate=0.0"),
+    "accumulated bfloat16 follower": (
+        "precision=bfloat16", "trainer.accumulate=3", "schedule=follow", "teacher.warmup_steps=3",
+        "schedule.ema.decay=0.7",
+    ),
+    "rounds": (
+        *GIVEN, "schedule.source=best", "schedule.cache_every=1", "schedule.on_rotation.student=reinit",
+        "schedule.on_rotation.optimizer=reset", "schedule.on_rotation.lr=restart",
+    ),
+    "plateau, pool by dev": (
+        "schedule=plateau", "teacher.warmup_steps=2", "schedule.patience=1", "evaluation.every=2",
+        "schedule.retain=pool", "schedule.aggregate=dev_weighted",
+    ),
+}  # fmt: skip
+
+# A function, and whether the kill comes before it, after it, or when half of what it writes is in the file.
+Where = Literal["before", "after", "amid"]
+MOMENTS: list[tuple[Any, str, Where]] = [
+    (snapshots, "save_file", "amid"),
+    (torch, "save", "amid"),
+    (checkpoints, "save_file", "amid"),
+    (files.JsonLines, "append", "amid"),
+    (os, "fsync", "before"),
+    (snapshots, "sha256_file", "before"),
+    (snapshots.SnapshotCache, "prune", "before"),
+    (Path, "unlink", "after"),
+    (checkpoints.WholeFiles, "save_checkpoint", "before"),
+    (checkpoints.WholeFiles, "save_checkpoint", "after"),
+    (otfkd.runs, "dev_score", "before"),
+    (otfkd.runs, "dev_score", "after"),
+    (TeacherRotation, "_rotate", "before"),
+    (TeacherRotation, "_begin_again", "after"),
+    (Pool, "add", "before"),
+    (Pool, "add", "after"),
+    (Shadow, "update", "after"),
+    (files.JsonLines, "truncate", "after"),
+    (otfkd.runs, "save_encoder", "before"),
+    (otfkd.runs, "write_rows", "before"),
+]
 
 
-def fork_and_train(config: Config) -> int:
+def die(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def half_written(owner: Any, original: Callable[..., Any], *given: Any, **named: Any) -> None:
+    """What a function leaves when it is killed while it writes."""
+    if owner is files.JsonLines:
+        log, row = given
+        line = json.dumps(row)
+        with log.path.open("a") as file:
+            file.write(line[: len(line) // 2])
+        return
+    path = given[1]
+    original(*given, **named)
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def arm(moment: tuple[Any, str, Where], call: int) -> None:
+    """Make this process die at the so-manyth call of a function."""
+    owner, name, where = moment
+    original, calls = getattr(owner, name), itertools.count(1)
+
+    def armed(*given: Any, **named: Any) -> Any:
+        if next(calls) < call:
+            return original(*given, **named)
+        if where == "amid":
+            half_written(owner, original, *given, **named)
+        elif where == "after":
+            original(*given, **named)
+        return die()
+
+    setattr(owner, name, armed)
+
+
+def fork_and_train(config: Config, prepare: Callable[[], None] = lambda: None) -> int:
     """Train in a child process; a fork, because importing torch anew would take longer than the run."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
+            prepare()
             train(config)
             code = 0
         finally:
@@ -36,36 +127,58 @@ def fork_and_train(config: Config) -> int:
     return child
 
 
-def kill_amid(child: int, metrics: Path, rng: random.Random) -> None:
-    """Kill a child a moment after it wrote a random line; most of a run's time is not training."""
-    lines = rng.randint(0, 30)
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and os.waitpid(child, os.WNOHANG) == (0, 0):
-        if metrics.exists() and metrics.read_bytes().count(b"\n") >= lines:
-            time.sleep(rng.uniform(0, 0.03))
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return
+def killed(child: int) -> bool:
+    """Wait for a child; whether it was killed rather than finished."""
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFSIGNALED(status)
+
+
+def kill_sometime(child: int, rng: random.Random) -> None:
+    """Kill a child after a random part of the time a run takes; it may be done by then."""
+    time.sleep(rng.uniform(0, 0.5))
+    os.kill(child, signal.SIGKILL)  # not yet waited for, so the number is still its own
+    killed(child)
+
+
+def count_calls(patched: pytest.MonkeyPatch) -> list[int]:
+    """Have the calls of every moment's function counted."""
+    counts = [0] * len(MOMENTS)
+
+    def counted(at: int, original: Callable[..., Any]) -> Callable[..., Any]:
+        def count(*given: Any, **named: Any) -> Any:
+            counts[at] += 1
+            return original(*given, **named)
+
+        return count
+
+    for at, (owner, name, _) in enumerate(MOMENTS):
+        patched.setattr(owner, name, counted(at, getattr(owner, name)))
+    return counts
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_killed_runs_end_with_the_same_bits(configure: Callable[..., Config], tmp_path: Path, variant: str) -> None:
-    run = (
-        "experiment=otfkd",
-        "schedule.every=4",
-        "trainer.checkpoint_every=3",
-        "trainer.max_steps=24",
-        *VARIANTS[variant],
-    )
-    straight = configure(*run, f"paths.runs={tmp_path / 'straight'}")
-    assert os.waitpid(fork_and_train(straight), 0)[1] == 0
-    folder = next((tmp_path / "straight").glob("otfkd/*/s0")).relative_to(tmp_path / "straight")
-    expected = final(tmp_path / "straight" / folder)
-    rng = random.Random(variant)
-    for number in range(KILLS):
-        config = configure(*run, f"paths.runs={tmp_path / str(number)}")
-        for _ in range(rng.randint(1, 3)):
-            kill_amid(fork_and_train(config), tmp_path / str(number) / folder / "metrics.jsonl", rng)
-        assert os.waitpid(fork_and_train(config), 0)[1] == 0
-        assert final(tmp_path / str(number) / folder) == expected
+@pytest.mark.parametrize("number", range(len(VARIANTS)), ids=list(VARIANTS))
+def test_killed_runs_end_with_the_same_bits(
+    configure: Callable[..., Config],
+    command: Callable[..., tuple[str, ...]],  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    name = list(VARIANTS)[number]
+    run = command("trainer.checkpoint_every=4", "trainer.max_steps=14", "schedule.every=3", *VARIANTS[name])
+    with monkeypatch.context() as patched:
+        counts = count_calls(patched)
+        straight = train(configure(*run, f"paths.runs={tmp_path / 'straight'}"))
+    expected, rng = final(straight.folder), random.Random(name)
+    reached = [(moment, count) for moment, count in zip(MOMENTS, counts, strict=True) if count]
+    for trial, (moment, count) in enumerate(reached[number % 2 :: 2]):
+        runs = tmp_path / str(trial)
+        config, call = configure(*run, f"paths.runs={runs}"), rng.randint(1, count)
+        assert killed(fork_and_train(config, functools.partial(arm, moment, call))), (moment, call)
+        kill_sometime(fork_and_train(config), rng)
+        assert not killed(fork_and_train(config))
+        folder = runs / straight.folder.relative_to(tmp_path / "straight")
+        assert final(folder) == expected, (moment, call)
+        assert read_rows(folder / "results.jsonl") == straight.rows

@@ -14,6 +14,7 @@ import otfkd.runs
 from otfkd.config import Config
 from otfkd.errors import Interrupted, UserError
 from otfkd.runs import train
+from tests.conftest import make_model
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
@@ -27,15 +28,25 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     monkeypatch.setattr(otfkd.runs, "stop_flag", flag)
 
 
+def plain(value: Any) -> Any:
+    """A checkpoint's content as something that `==` compares to the bit."""
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), tuple(value.shape), value.numpy().tobytes()
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
 def final(folder: Path) -> dict[str, Any]:
     """All that must be the same bits after a resume."""
     last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     return {
-        "weights": {name: tensor.tolist() for name, tensor in last["state_dict"].items()},
-        "optimizer": {
-            index: {key: value.tolist() for key, value in state.items()}
-            for index, state in last["optimizer_states"][0]["state"].items()
-        },
+        "weights": plain(last["state_dict"]),
+        "optimizer": plain(last["optimizer_states"]),
+        "callbacks": plain(last["callbacks"]),  # places, candidates, the moving average, what dev has said
+        "best": (folder / "checkpoints" / "best.safetensors").read_bytes(),
         "metrics": (folder / "metrics.jsonl").read_text(),
         "rotations": (folder / "rotations.jsonl").read_text(),
         "model": (folder / "model" / "model.safetensors").read_bytes(),
@@ -43,26 +54,75 @@ def final(folder: Path) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="session")
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two teachers that read other tokens than the student, of another width."""
+    folder = tmp_path_factory.mktemp("teachers")
+    return [
+        make_model(folder / "a", width=48, words=["the", "cat"], seed=3),
+        make_model(folder / "b", width=16, words=["moon"], seed=4),
+    ]
+
+
+@pytest.fixture
+def command(teachers: list[Path]) -> Callable[..., tuple[str, ...]]:
+    """Overrides of a variant of an on-the-fly run, `{a}` and `{b}` being two teachers."""
+    return lambda *more: (
+        "experiment=otfkd",
+        "schedule.every=4",
+        *(text.format(a=teachers[0], b=teachers[1]) for text in more),
+    )
+
+
+GIVEN = ("teacher={a}", "teacher.pooler=mean")
+VARIANTS = {
+    "plain": (),
+    "group_p": ("objective=distill_group_p",),
+    "accumulated": ("trainer.accumulate=3",),
+    "accumulated, bfloat16": ("trainer.accumulate=3", "precision=bfloat16"),
+    "best": ("schedule.source=best", "schedule.cache_every=1"),
+    "ema": ("schedule.source=ema", "schedule.ema.decay=0.7", "schedule.ema.shape=cosine"),
+    "ema, bfloat16": ("schedule.source=ema", "precision=bfloat16", "schedule.ema.decay=0.7", "schedule.gate=2.0"),
+    "follow": ("schedule=follow", "teacher.warmup_steps=3", "schedule.ema.decay=0.7"),
+    "average": ("schedule.source=average", "schedule.cache_every=1", "schedule.average=3"),
+    "pool_initial, sample": (*GIVEN, "schedule.every=2", "schedule.retain=pool_initial", "schedule.aggregate=sample"),
+    "plateau": ("schedule=plateau", "teacher.warmup_steps=2", "schedule.patience=1", "evaluation.every=1"),
+    "on_improvement": ("schedule=on_improvement", "teacher.warmup_steps=1", "evaluation.every=1"),
+    "gated, once": ("schedule.every=2", "schedule.gate=0.0", "schedule.max_rotations=3"),
+    "reinit, reset, restart": (
+        *GIVEN, "schedule.every=3", "schedule.source=best", "schedule.cache_every=1",
+        "schedule.on_rotation.student=reinit", "schedule.on_rotation.optimizer=reset",
+        "schedule.on_rotation.lr=restart", "optimizer.decay=cosine",
+    ),
+    "reinit, ema": ("schedule.every=3", "schedule.source=ema", "schedule.on_rotation.student=reinit"),
+    "dev_weighted": (
+        *GIVEN, "schedule.every=2", "schedule.retain=pool_initial", "schedule.aggregate=dev_weighted",
+        "schedule.source=average", "schedule.average=2",
+    ),
+    "teachers": ("teacher=[{a},{b}]", "teacher.weights=[2,1]", "teacher.pooler=mean", "schedule.start=6"),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("step", "extra"),
+    ("step", "variant"),
     [
-        (1, ()),
-        (4, ()),
-        (5, ("objective=distill_group_p",)),
-        (8, ("trainer.accumulate=3",)),
-        (6, ("trainer.accumulate=3", "precision=bfloat16")),
-        (7, ("schedule.source=best", "schedule.cache_every=1")),
-        (11, ("precision=bfloat16",)),
+        (4, "plain"),
+        (6, "accumulated, bfloat16"),
+        (7, "best"),
+        (5, "follow"),
+        (9, "pool_initial, sample"),
+        (7, "reinit, reset, restart"),
     ],
 )
 def test_a_stopped_run_ends_with_the_same_bits(
     configure: Callable[..., Config],
+    command: Callable[..., tuple[str, ...]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     step: int,
-    extra: tuple[str, ...],
+    variant: str,
 ) -> None:
-    run = ("experiment=otfkd", "schedule.every=4", *extra)
+    run = command(*VARIANTS[variant])
     straight = train(configure(*run, f"paths.runs={tmp_path / 'straight'}"))
     with monkeypatch.context() as patched:
         stop_after(patched, step)
@@ -74,13 +134,32 @@ def test_a_stopped_run_ends_with_the_same_bits(
     assert resumed.rows == straight.rows
 
 
-def test_an_initial_teacher_of_another_vocabulary_survives_a_resume(
-    configure: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_run_stopped_after_every_step_ends_with_the_same_bits(
+    configure: Callable[..., Config],
+    command: Callable[..., tuple[str, ...]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variant: str,
 ) -> None:
-    from tests.conftest import make_model
+    run = command(*VARIANTS[variant])
+    straight = train(configure(*run, f"paths.runs={tmp_path / 'straight'}"))
+    assert (straight.folder / "rotations.jsonl").stat().st_size
+    with monkeypatch.context() as patched:
+        for step in range(1, 12):
+            stop_after(patched, 1)
+            with pytest.raises(Interrupted, match=f"after step {step};"):
+                train(configure(*run))
+    resumed = train(configure(*run))
+    assert final(resumed.folder) == final(straight.folder)
+    assert resumed.rows == straight.rows
 
-    other = make_model(tmp_path / "other", width=48, words=["the", "cat"], seed=3)
-    run = ("experiment=distill_static", f"teacher={other}", "teacher.pooler=mean")
+
+def test_an_initial_teacher_of_another_vocabulary_survives_a_resume(
+    configure: Callable[..., Config], teachers: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ("experiment=distill_static", f"teacher={teachers[0]}", "teacher.pooler=mean")
     straight = train(configure(*run, f"paths.runs={tmp_path / 'straight'}"))
     with monkeypatch.context() as patched:
         stop_after(patched, 5)
@@ -91,29 +170,70 @@ def test_an_initial_teacher_of_another_vocabulary_survives_a_resume(
 
 @pytest.fixture
 def stopped(configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Path]:
-    """A run that was stopped after step 6, its teacher the snapshot of step 4."""
-    config = configure("experiment=otfkd", "schedule.every=4")
+    """A run that was stopped after step 6, its teachers the snapshots of steps 2, 4 and 6."""
+    config = configure("experiment=otfkd_pool", "schedule.every=2")
     with monkeypatch.context() as patched:
         stop_after(patched, 6)
         with pytest.raises(Interrupted):
             train(config)
-    return config, next(Path(config.paths.runs).glob("otfkd/*/s0"))
+    return config, next(Path(config.paths.runs).glob("otfkd_pool/*/s0"))
 
 
-def test_a_missing_teacher_stops_the_resume_with_its_name(stopped: tuple[Config, Path]) -> None:
+def altered(path: Path) -> bytes:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    return bytes(content)
+
+
+def test_a_missing_or_altered_teacher_stops_the_resume_with_its_name(stopped: tuple[Config, Path]) -> None:
     config, folder = stopped
-    (folder / "snapshots" / "step-00000004.safetensors").unlink()
-    with pytest.raises(UserError, match=r"step-00000004\.safetensors.*missing"):
+    for step in (2, 4, 6):
+        path = folder / "snapshots" / f"step-{step:08d}.safetensors"
+        whole, spoilt = path.read_bytes(), altered(path)
+        path.unlink()
+        with pytest.raises(UserError, match=rf"{path.name}, the teacher of the run, is missing"):
+            train(config)
+        path.write_bytes(spoilt)
+        with pytest.raises(UserError, match=rf"{path.name} was altered"):
+            train(config)
+        path.write_bytes(whole)
+    assert train(config).status == "finished"
+
+
+def test_a_missing_snapshot_of_an_average_stops_the_run_with_its_name(
+    configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure("experiment=otfkd_average", "schedule.every=4", "schedule.cache_every=1", "schedule.keep=1")
+    with monkeypatch.context() as patched:
+        stop_after(patched, 6)
+        with pytest.raises(Interrupted):
+            train(config)
+    path = next(Path(config.paths.runs).glob("otfkd_average/*/s0")) / "snapshots" / "step-00000006.safetensors"
+    path.unlink()
+    with pytest.raises(UserError, match=rf"{path.name}.*missing"):
         train(config)
 
 
-def test_an_altered_teacher_stops_the_resume_with_its_name(stopped: tuple[Config, Path]) -> None:
+@pytest.mark.parametrize("key", ["format", "run"])
+def test_a_checkpoint_of_another_format_or_run_stops_the_resume_with_its_name(
+    stopped: tuple[Config, Path], key: str
+) -> None:
     config, folder = stopped
-    path = folder / "snapshots" / "step-00000004.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"step-00000004\.safetensors was altered"):
+    path = folder / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["otfkd"][key] = 1
+    torch.save(checkpoint, path)
+    with pytest.raises(UserError, match=rf"last\.ckpt has {key} 1, not .*fresh=true"):
+        train(config)
+
+
+def test_a_checkpoint_of_another_config_stops_the_resume_with_its_name(
+    stopped: tuple[Config, Path], configure: Callable[..., Config]
+) -> None:
+    config, folder = stopped
+    other = train(configure("experiment=otfkd", "schedule.every=4", "schedule.source=ema")).folder
+    (folder / "checkpoints" / "last.ckpt").write_bytes((other / "checkpoints" / "last.ckpt").read_bytes())
+    with pytest.raises(UserError, match=rf"last\.ckpt has run {other.parent.name}, not {folder.parent.name}"):
         train(config)
 
 
@@ -140,9 +260,10 @@ def test_a_foreign_key_in_the_checkpoint_stops_the_resume_with_its_name(stopped:
 def test_other_threads_stop_the_resume_unless_forced(
     stopped: tuple[Config, Path], configure: Callable[..., Config]
 ) -> None:
+    run = ("experiment=otfkd_pool", "schedule.every=2", "trainer.threads=2")
     with pytest.raises(UserError, match="other threads"):
-        train(configure("experiment=otfkd", "schedule.every=4", "trainer.threads=2"))
-    forced = train(configure("experiment=otfkd", "schedule.every=4", "trainer.threads=2", "resume=force"))
+        train(configure(*run))
+    forced = train(configure(*run, "resume=force"))
     assert torch.get_num_threads() == 1
     assert forced.folder == stopped[1]
 

@@ -37,11 +37,17 @@ class WholeFiles(CheckpointIO):
 
 
 class Checkpoints:
-    """The two checkpoints of a run's folder."""
+    """The two checkpoints of a run's folder.
 
-    def __init__(self, folder: Path):
+    Args:
+        folder: theirs.
+        run: what the run computes, as a hash or a name; its checkpoints say so, and those of another are refused.
+    """
+
+    def __init__(self, folder: Path, run: str = ""):
         self.last = folder / "last.ckpt"
         self.best = folder / "best.safetensors"
+        self.stamp = {"format": FORMAT, "run": run}
 
     def save_best(self, student: nn.Module, facts: dict[str, Any]) -> None:
         """Keep the student that dev prefers so far, with the facts of its step."""
@@ -66,12 +72,27 @@ class Checkpoints:
         """The resumable checkpoint.
 
         Raises:
-            UserError: it cannot be read.
+            UserError: it cannot be read, or is not this run's.
         """
         try:
-            return WholeFiles().load_checkpoint(self.last)
+            checkpoint = WholeFiles().load_checkpoint(self.last)
         except Exception as error:  # torch raises many kinds for a file that is not whole
             raise self._unreadable(self.last, error) from None
+        self.check(checkpoint)
+        return checkpoint
+
+    def check(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that this run cannot go on from.
+
+        Raises:
+            UserError: it is of another run or format.
+        """
+        found = checkpoint.get("otfkd", {})
+        for key, own in self.stamp.items():
+            if found.get(key) != own:
+                raise UserError(
+                    f"{self.last} has {key} {found.get(key)}, not {own}: restore it, or start anew with fresh=true"
+                )
 
     @staticmethod
     def _unreadable(path: Path, error: Exception) -> UserError:

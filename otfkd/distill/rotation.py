@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from otfkd.config import ScheduleConfig
 from otfkd.distill.candidates import Candidates
-from otfkd.distill.checkpoints import FORMAT, Checkpoints
+from otfkd.distill.checkpoints import Checkpoints
 from otfkd.distill.pool import Pool
 from otfkd.distill.schedule import Plan
 from otfkd.distill.snapshots import Snapshot, SnapshotCache
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.distill.triggers import DevWatch
-from otfkd.errors import Interrupted, UserError
+from otfkd.errors import Interrupted
 
 
 class Log(Protocol):
@@ -206,9 +206,14 @@ class TeacherRotation(L.Callback):
     def _named(self) -> set[str]:
         return self.pool.names | self.candidates.names
 
+    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["otfkd"] = self.checkpoints.stamp
+
+    def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.checkpoints.check(checkpoint)
+
     def state_dict(self) -> dict[str, Any]:
         return {
-            "format": FORMAT,
             "step": self.step,
             "generation": self.generation,
             "first_installed": self.first_installed,
@@ -220,11 +225,6 @@ class TeacherRotation(L.Callback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state["format"] != FORMAT:
-            raise UserError(
-                f"{self.checkpoints.last} has format {state['format']}, not {FORMAT}: "
-                "finish the run with the otfkd that began it, or start anew with fresh=true"
-            )
         self.step, self.generation = state["step"], state["generation"]
         self.first_installed, self.installed = state["first_installed"], state["installed"]
         self.dev.load_state_dict(state["dev"])

@@ -1,66 +1,58 @@
 """The callback's promises, on real training runs of the tiny BERT."""
 
 import json
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 import otfkd.runs
 from otfkd.config import Config
 from otfkd.distill.module import Distillation
+from otfkd.distill.objective import Terms, objective
+from otfkd.distill.teacher import TeacherSlot
+from otfkd.models.registry import load_encoder
+from otfkd.runs import train
+from tests.conftest import make_model
+from tests.distill.recording import Recorder, Weights, same
 
-Weights = dict[str, Tensor]
-
-
-def copy_of(module: torch.nn.Module) -> Weights:
-    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
-
-
-def same(left: Weights, right: Weights) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+Script = Callable[[dict[int, float]], None]
 
 
-@dataclass
-class Recorder(L.Callback):
-    """Comes last, so it sees each optimizer step as the next one will find it."""
+def rotations(folder: Path, event: str = "rotated") -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / "rotations.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["event"] == event]
 
-    student: dict[int, Weights] = field(default_factory=dict)
-    teacher: dict[int, Weights | None] = field(default_factory=dict)
-    addresses: dict[int, list[int]] = field(default_factory=dict)
-    modes: list[tuple[bool, bool]] = field(default_factory=list)
-    lines: list[tuple[int, ...]] = field(default_factory=list)
-    repeats: list[bool] = field(default_factory=list)
 
-    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        assert isinstance(module, Distillation)
-        dropouts = [part for part in module.student.modules() if isinstance(part, torch.nn.Dropout)]
-        slot = module.teacher
-        self.modes.append((all(part.training for part in dropouts), any(part.training for part in slot.modules())))
-        if slot.filled:
-            self.repeats.append(torch.equal(slot(batch.student)[0], slot(batch.student)[0]))
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(module, Distillation)
-        self.lines.append(batch.lines)
-        step, members = trainer.global_step, list(module.teacher.members)
-        self.student[step] = copy_of(module.student)
-        self.teacher[step] = copy_of(members[0]) if members else None
-        self.addresses[step] = [tensor.data_ptr() for member in members for tensor in member.state_dict().values()]
+def steps(folder: Path) -> list[int]:
+    return [row["step"] for row in rotations(folder)]
 
 
 @pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    """Record a run's weights step by step."""
-    recorder, original = Recorder(), otfkd.runs._trainer
-    monkeypatch.setattr(otfkd.runs, "_trainer", lambda config, callbacks: original(config, [*callbacks, recorder]))
-    return recorder
+def dev_says(monkeypatch: pytest.MonkeyPatch, recorder: Recorder) -> Script:
+    """Write dev scores instead of computing them: by the optimizer step, 0 before the first."""
+    return lambda scores: monkeypatch.setattr(otfkd.runs, "dev_score", lambda *_: scores[recorder.now])
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> str:
+    """A teacher of another width, vocabulary and initialisation than the student."""
+    return str(make_model(tmp_path / "other", width=48, words=["the", "cat"], seed=3))
+
+
+def assert_taught(run: Recorder, since: dict[int, list[Weights]]) -> None:
+    """The slot holds these members, in this order, from a step until the next that is named."""
+    members: list[Weights] = []
+    for step in range(13):
+        members = since.get(step, members)
+        assert len(run.members[step]) == len(members), step
+        assert all(same(one, other) for one, other in zip(run.members[step], members, strict=True)), step
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
@@ -68,37 +60,37 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 def test_the_teacher_is_the_student_of_the_last_rotation_bit_for_bit_and_does_not_move(
     configure: Callable[..., Config], recorder: Recorder, accumulate: int, precision: str
 ) -> None:
-    otfkd.runs.train(
+    train(
         configure("experiment=otfkd", "schedule.every=4", f"trainer.accumulate={accumulate}", f"precision={precision}")
     )
-    assert sorted(recorder.student) == list(range(1 if accumulate == 1 else 0, 13))
+    assert sorted(recorder.student) == list(range(13))
     for step in range(1, 13):
-        teacher = recorder.teacher[step]
+        teacher = recorder.teacher(step)
         rotated_at = min(step // 4 * 4, 8)  # 12 is the last step: no rotation there
         if rotated_at == 0:
             assert teacher is None
         else:
             assert teacher is not None
             assert same(teacher, recorder.student[rotated_at])
-            assert not same(recorder.student[step], recorder.student[step - 1] if step > 1 else {})
+            assert not same(recorder.student[step], recorder.student[step - 1])
 
 
 def test_a_rotation_keeps_the_slots_addresses(configure: Callable[..., Config], recorder: Recorder) -> None:
-    otfkd.runs.train(configure("experiment=otfkd", "schedule.every=3"))
+    train(configure("experiment=otfkd", "schedule.every=3"))
     assert recorder.addresses[3] == recorder.addresses[6] == recorder.addresses[9] != []
 
 
 def test_dropout_is_on_for_the_student_and_off_for_the_teacher_at_every_step(
     configure: Callable[..., Config], recorder: Recorder
 ) -> None:
-    otfkd.runs.train(configure("experiment=otfkd", "schedule.every=3", "evaluation.every=2"))
+    train(configure("experiment=otfkd", "schedule.every=3", "evaluation.every=2"))
     assert recorder.modes == [(True, False)] * 12
     assert recorder.repeats == [True] * 9
 
 
 def test_no_teacher_weight_is_trained(configure: Callable[..., Config], recorder: Recorder, tiny_model: Any) -> None:
-    otfkd.runs.train(configure("experiment=distill_static", f"teacher={tiny_model}", "teacher.pooler=mean"))
-    first, last = recorder.teacher[1], recorder.teacher[12]
+    train(configure("experiment=distill_static", f"teacher={tiny_model}", "teacher.pooler=mean"))
+    first, last = recorder.teacher(1), recorder.teacher(12)
     assert first is not None
     assert last is not None
     assert same(first, last)
@@ -109,7 +101,7 @@ def test_best_rotates_in_the_best_snapshot_since_the_last_rotation(
 ) -> None:
     scores = iter([10.0, 30.0, 20.0, 5.0, 1.0, 2.0, 9.0, 9.0])  # after steps 1, 2, ... with a tie of two
     monkeypatch.setattr(otfkd.runs, "dev_score", lambda *_: next(scores, 0.0))
-    result = otfkd.runs.train(
+    result = train(
         configure(
             "experiment=otfkd",
             "schedule.every=4",
@@ -118,45 +110,266 @@ def test_best_rotates_in_the_best_snapshot_since_the_last_rotation(
             "evaluation.every=null",
         )
     )
-    rows = [json.loads(line) for line in (result.folder / "rotations.jsonl").read_text().splitlines()]
+    rows = rotations(result.folder)
     assert [(row["step"], row["snapshot_step"], row["dev"]) for row in rows] == [(4, 2, 30.0), (8, 8, 9.0)]
-    teacher = recorder.teacher[5]
+    teacher = recorder.teacher(5)
     assert teacher is not None
     assert same(teacher, recorder.student[2])
 
 
-def test_evaluation_does_not_touch_training(
-    configure: Callable[..., Config], recorder: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+NOT_ASKING_DEV = {
+    "every": ["schedule.every=4"],
+    "ema, pool": ["schedule.every=3", "schedule.source=ema", "schedule.ema.decay=0.5", "schedule.retain=pool"],
+    "geometric, average, sample, restart": [
+        "schedule=geometric", "schedule.first=2", "teacher.warmup_steps=1", "schedule.cache_every=1",
+        "schedule.source=average", "schedule.retain=pool_initial", "schedule.aggregate=sample",
+        "schedule.on_rotation.lr=restart", "schedule.on_rotation.optimizer=reset",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("policy", NOT_ASKING_DEV)
+def test_evaluation_does_not_touch_training(configure: Callable[..., Config], recorder: Recorder, policy: str) -> None:
     finals = []
-    for cadence in ("3", "5", "null"):
-        recorder.student.clear()
-        otfkd.runs.train(configure("experiment=otfkd", "schedule.every=4", f"evaluation.every={cadence}"))
+    for cadence in ("3", "6", "null"):
+        train(configure("experiment=otfkd", *NOT_ASKING_DEV[policy], f"evaluation.every={cadence}"))
         finals.append(recorder.student[12])
     assert same(finals[0], finals[1])
     assert same(finals[0], finals[2])
 
 
-def test_with_weight_zero_a_teacher_changes_nothing(
+POLICIES = [
+    ["experiment=otfkd_pool", "schedule.every=2", "schedule.aggregate=sample"],
+    ["experiment=otfkd_average", "schedule.every=2"],
+    ["experiment=mean_teacher", "teacher.warmup_steps=2"],
+    ["experiment=otfkd", "schedule.every=3", "schedule.source=ema", "schedule.gate=1.0"],
+]
+
+
+def test_with_weight_zero_no_policy_changes_anything(
     configure: Callable[..., Config], recorder: Recorder, tiny_model: Any
 ) -> None:
-    otfkd.runs.train(configure("experiment=simcse"))
+    train(configure("experiment=simcse"))
     plain = recorder.student[12]
-    otfkd.runs.train(
-        configure("experiment=distill_static", f"teacher={tiny_model}", "teacher.pooler=cls", "objective.kd_weight=0.0")
-    )
-    assert same(recorder.student[12], plain)
-    otfkd.runs.train(configure("experiment=distill_static", f"teacher={tiny_model}", "teacher.pooler=cls"))
+    static = ["experiment=distill_static", f"teacher={tiny_model}", "teacher.pooler=cls"]
+    for policy in (static, *POLICIES):
+        train(configure(*policy, "objective.kd_weight=0.0"))
+        assert recorder.members[11]
+        assert same(recorder.student[12], plain), policy
+    train(configure(*static))
     assert not same(recorder.student[12], plain)
 
 
 def test_snapshots_are_pruned_to_those_kept_and_the_teachers(configure: Callable[..., Config]) -> None:
-    result = otfkd.runs.train(configure("experiment=otfkd", "schedule.every=1", "schedule.keep=2"))
+    result = train(configure("experiment=otfkd", "schedule.every=1", "schedule.keep=2"))
     left = sorted(path.stem for path in (result.folder / "snapshots").iterdir())
     assert left == ["step-00000010", "step-00000011"]
 
 
 def test_each_step_sees_the_planned_lines_once(configure: Callable[..., Config], recorder: Recorder) -> None:
-    otfkd.runs.train(configure("experiment=simcse", "trainer.accumulate=2", "trainer.max_steps=7"))
+    train(configure("experiment=simcse", "trainer.accumulate=2", "trainer.max_steps=7"))
     assert len(recorder.lines) == 14
     assert len({line for lines in recorder.lines for line in lines}) == 56  # of 60: not yet a second pass
+
+
+# Triggers
+
+
+def test_on_improvement_rotates_where_dev_is_the_runs_best(
+    configure: Callable[..., Config], recorder: Recorder, dev_says: Script
+) -> None:
+    dev_says({2: 10, 4: 9, 6: 12, 8: 12, 10: 13, 12: 14})
+    run = ["experiment=otfkd", "teacher.warmup_steps=2", "schedule=on_improvement", "evaluation.every=2"]
+    folder = train(configure(*run)).folder
+    assert steps(folder) == [2, 6, 10]  # the first because the slot is empty; a tie is no improvement
+    assert_taught(recorder, {step: [recorder.trained[step]] for step in (2, 6, 10)})
+
+
+def test_plateau_rotates_after_patience_without_a_better_score_since_the_last_rotation(
+    configure: Callable[..., Config], recorder: Recorder, dev_says: Script
+) -> None:
+    dev_says({1: 5, 2: 6, 3: 7, 4: 7, 5: 6, 6: 1, 7: 1, 8: 2, 9: 1, 10: 2, 11: 3, 12: 0})
+    run = ["experiment=otfkd", "teacher.warmup_steps=2", "schedule=plateau", "schedule.patience=2"]
+    folder = train(configure(*run, "evaluation.every=1")).folder
+    assert steps(folder) == [2, 5, 10]
+    assert_taught(recorder, {step: [recorder.trained[step]] for step in (2, 5, 10)})
+
+
+@pytest.mark.parametrize(
+    ("schedule", "due"),
+    [
+        (["schedule=geometric", "schedule.first=1", "schedule.ratio=2.0"], [1, 2, 4, 8]),
+        (["schedule=at", "schedule.at=[7,2]"], [2, 7]),
+        (["schedule=every", "schedule.every=2", "schedule.start=5", "schedule.max_rotations=2"], [6, 8]),
+    ],
+    ids=["geometric", "at", "every, from step 5, twice"],
+)
+def test_a_given_teacher_stays_until_the_first_rotation(
+    configure: Callable[..., Config], recorder: Recorder, other: str, schedule: list[str], due: list[int]
+) -> None:
+    run = ["experiment=otfkd", f"teacher={other}", "teacher.pooler=mean", *schedule]
+    folder = train(configure(*run)).folder
+    assert steps(folder) == due
+    first = dict(load_encoder(Path(other), "mean").state_dict())
+    assert_taught(recorder, {0: [first], **{step: [recorder.trained[step]] for step in due}})
+
+
+def test_refused_rotations_do_not_count_towards_the_most(
+    configure: Callable[..., Config], recorder: Recorder, dev_says: Script
+) -> None:
+    dev_says({2: 20, 4: 18.5, 6: 19, 8: 30, 10: 40, 12: 50, 3: 0, 9: 0})
+    limits = ["schedule.gate=1.0", "schedule.max_rotations=2"]
+    folder = train(configure("experiment=otfkd", "schedule.every=2", *limits)).folder
+    assert steps(folder) == [2, 6]
+    assert [(row["step"], row["reason"]) for row in rotations(folder, "refused")] == [
+        (4, "dev 18.50 is more than 1 below the teacher's 20.00")
+    ]
+    assert_taught(recorder, {step: [recorder.trained[step]] for step in (2, 6)})
+
+
+class Poison(L.Callback):
+    """Before step 6 makes a weight infinite that no sentence reads, so that the losses stay finite."""
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        assert isinstance(module, Distillation)
+        if trainer.global_step == 5:
+            with torch.no_grad():
+                module.student.backbone.get_input_embeddings().weight[4, 0] = math.inf
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        ["schedule.source=current"],
+        ["schedule.source=ema"],
+        ["schedule.source=average"],
+        ["schedule.source=best", "schedule.cache_every=1", "evaluation.every=1"],
+    ],
+)
+def test_weights_that_are_not_finite_never_teach(
+    configure: Callable[..., Config], recorder: Recorder, monkeypatch: pytest.MonkeyPatch, source: list[str]
+) -> None:
+    recorded = otfkd.runs._trainer
+    monkeypatch.setattr(otfkd.runs, "_trainer", lambda config, callbacks: recorded(config, [Poison(), *callbacks]))
+    monkeypatch.setattr(otfkd.runs, "dev_score", lambda *_: float(recorder.now))
+    folder = train(configure("experiment=otfkd", "schedule.every=3", *source)).folder
+    best = "best" in source[0]  # of steps 4 to 6 it takes the last that was finite
+    assert steps(folder) == ([3, 6] if best else [3])
+    refused = rotations(folder, "refused")
+    assert [row["step"] for row in refused] == ([9] if best else [6, 9])
+    assert {row["reason"] for row in refused} == {"the student's weights are not finite"}
+    last = recorder.teacher(12)
+    assert last is not None
+    assert same(last, recorder.trained[5] if best else recorder.members[3][0])
+    assert all(bool(tensor.isfinite().all()) for tensor in last.values())
+
+
+# Several members
+
+
+def test_a_pool_keeps_an_initial_teacher_of_another_width_and_vocabulary(
+    configure: Callable[..., Config], recorder: Recorder, other: str
+) -> None:
+    pool = ["schedule.retain=pool_initial", "schedule.pool=2", "schedule.every=2"]
+    train(configure("experiment=otfkd", f"teacher={other}", "teacher.pooler=mean", *pool))
+    first = dict(load_encoder(Path(other), "mean").state_dict())
+    s = recorder.trained
+    after = {0: [], 2: [2], 4: [2, 4], 6: [6, 4], 8: [6, 8], 10: [10, 8]}
+    assert_taught(recorder, {at: [first, *(s[one] for one in taken)] for at, taken in after.items()})
+    assert recorder.shares[12] == pytest.approx([1 / 3] * 3)
+    # A snapshot that stays is not moved, and the one that leaves gives its place away.
+    assert recorder.addresses[4] == recorder.addresses[12]
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_shares_follow_dev_scores_where_they_are_asked(
+    configure: Callable[..., Config], recorder: Recorder, dev_says: Script, other: str, given: bool
+) -> None:
+    dev = {0: 20.0, 4: 20.5, 8: 19.0, 12: 30.0, 6: 0.0}
+    dev_says(dev)
+    first = [f"teacher={other}", "teacher.pooler=mean"] if given else []
+    pool = ["schedule.retain=pool_initial", "schedule.aggregate=dev_weighted", "schedule.every=4"]
+    train(configure("experiment=otfkd", *first, *pool, "evaluation.every=6"))
+    for since, scored in {0: [0] * given, 4: [0] * given + [4], 8: [0] * given + [4, 8]}.items():
+        weights = [math.exp(dev[step]) for step in scored]
+        assert recorder.shares[since] == pytest.approx([weight / sum(weights) for weight in weights])
+
+
+def spied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, int | None]]:
+    """What the slot is asked in training: its input, and the one member, where it is one."""
+    asked: list[tuple[Any, int | None]] = []
+    forward = TeacherSlot.forward
+
+    def spy(slot: TeacherSlot, inputs: Any, own: Any = (), only: int | None = None) -> list[Tensor]:
+        asked.append((inputs, only))
+        return forward(slot, inputs, own, only)
+
+    monkeypatch.setattr(TeacherSlot, "forward", spy)
+    monkeypatch.setattr(otfkd.runs, "diagnose", lambda *_: {})
+    return asked
+
+
+def test_sample_asks_one_member_a_step_drawn_by_the_seed(
+    configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = spied(monkeypatch)
+    run = ["experiment=otfkd", "schedule.every=1", "schedule.retain=pool", "schedule.pool=3"]
+
+    def drawn(seed: int, folder: str) -> list[int | None]:
+        asked.clear()
+        more = ["schedule.aggregate=sample", f"seed={seed}", f"paths.runs={tmp_path / folder}"]
+        train(configure(*run, "trainer.max_steps=30", "evaluation.every=null", *more))
+        return [only for _, only in asked]
+
+    first = drawn(0, "a")
+    assert len(first) == 29
+    assert first[:1] == [0]
+    assert set(first[:2]) <= {0, 1}
+    assert set(first) == {0, 1, 2}
+    assert drawn(0, "b") == first
+    assert drawn(1, "c") != first
+
+
+def test_several_given_teachers_teach_the_weighted_mean_of_their_similarities(
+    configure: Callable[..., Config], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Tensor, Terms]] = []
+
+    def kept(config: Any, views: tuple[Tensor, Tensor], *rest: Any) -> Terms:
+        terms = objective(config, views, *rest)
+        seen.append((views[0].detach(), terms))
+        return terms
+
+    asked = spied(monkeypatch)
+    monkeypatch.setattr("otfkd.distill.module.objective", kept)
+    folders = [make_model(tmp_path / str(width), width=width, seed=width) for width in (32, 48)]
+    given = [f"teacher=[{folders[0]},{folders[1]}]", "teacher.weights=[3,1]", "teacher.pooler=mean"]
+    train(configure("experiment=distill_static", *given, "trainer.max_steps=2"))
+
+    def cosines(vectors: Tensor) -> Tensor:
+        unit = normalize(vectors.double())
+        return (unit @ unit.T)[~torch.eye(len(unit), dtype=torch.bool)].view(len(unit), -1)
+
+    with torch.no_grad():
+        first, second = (cosines(load_encoder(folder, "mean")(asked[0][0])) for folder in folders)
+    target = ((0.75 * first + 0.25 * second) / 0.0125).softmax(-1)
+    view, terms = seen[0]
+    by_hand = -(target * (cosines(view) / 0.025).log_softmax(-1)).sum(-1).mean()
+    assert terms.distillation is not None
+    assert terms.distillation.item() == pytest.approx(float(by_hand), rel=1e-4)
+
+
+def test_a_checkpoint_does_not_grow_with_the_teachers(
+    configure: Callable[..., Config], tiny_model: Path, tmp_path: Path
+) -> None:
+    def size(name: str, *more: str) -> int:
+        folder = train(configure(*more, "evaluation.every=null", f"paths.runs={tmp_path / name}")).folder
+        return (folder / "checkpoints" / "last.ckpt").stat().st_size
+
+    def given(count: int) -> list[str]:
+        members = ",".join([str(tiny_model)] * count)
+        return ["experiment=distill_static", f"teacher=[{members}]", "teacher.pooler=mean"]
+
+    pool = ["experiment=otfkd", "schedule.every=1", "schedule.retain=pool"]
+    assert size("eight", *given(8)) == pytest.approx(size("one", *given(1)), rel=0.02)
+    assert size("pool", *pool, "schedule.pool=8") == pytest.approx(size("single", *pool, "schedule.pool=1"), rel=0.02)
