@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 
 from otfkd.data.files import JsonLines
+from otfkd.processes import first_only
 
 SAME = 0.95  # rank correlation from which on a new teacher is said to be much like the student
 
@@ -24,11 +25,13 @@ class RunLog:
         self._timings = JsonLines(folder / "timings.jsonl")
         self._mirror = mirror
 
+    @first_only
     def metrics(self, step: int, values: dict[str, Any]) -> None:
         self._metrics.append({"step": step, **values})
         if self._mirror is not None:
             self._mirror.log_metrics(values, step)
 
+    @first_only
     def rotation(self, row: dict[str, Any]) -> None:
         self._rotations.append(row)
         if self._mirror is not None:
@@ -36,12 +39,14 @@ class RunLog:
             self._mirror.log_metrics(numbers, row["step"])
         logging.getLogger("otfkd").info("after step %d, %s", row["step"], _told(row))
 
+    @first_only
     def timing(self, event: str, seconds: float, **facts: Any) -> None:
         self._timings.append({"event": event, "seconds": round(seconds, 3), "at": round(time.time(), 3), **facts})
 
     def offsets(self) -> dict[str, int]:
         return {"metrics": self._metrics.size(), "rotations": self._rotations.size()}
 
+    @first_only
     def rewind(self, offsets: dict[str, int]) -> None:
         self._metrics.truncate(offsets["metrics"])
         self._rotations.truncate(offsets["rotations"])

@@ -16,6 +16,7 @@ from otfkd.distill.rate import decayed
 from otfkd.distill.schedule import Plan
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.models.encoder import Encoder, Head, evaluating
+from otfkd.processes import gathered, rank
 from otfkd.provenance import derived_seed
 
 
@@ -54,10 +55,12 @@ class Distillation(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Each batch has random streams of its own, so neither evaluation nor a resume can shift them.
-        torch.manual_seed(derived_seed(self.config.seed, "dropout", batch_idx))
+        own = (rank(),) if rank() else ()
+        torch.manual_seed(derived_seed(self.config.seed, "dropout", batch_idx, *own))
         shuffle = torch.Generator().manual_seed(derived_seed(self.config.seed, "group_p", batch_idx))
-        view1, view2 = self.project(self.student(batch.student.twice())).chunk(2)
+        view1, view2 = (gathered(view) for view in self.project(self.student(batch.student.twice())).chunk(2))
         teachers, weights = self.taught(batch, batch_idx)
+        teachers = [gathered(member) for member in teachers]
         terms = objective(self.config.objective, (view1, view2), teachers, weights, shuffle)
         self.terms.append(terms)
         return terms.total
@@ -114,8 +117,8 @@ def diagnose(module: Distillation, batch: Batch) -> dict[str, float | None]:
     config = module.config.objective
     parts = torch.nn.ModuleList(part for part in (module.student, module.head) if part is not None)
     with evaluating(parts):
-        student = module.project(module.student(batch.student))
-        members = module.teacher(batch.student, batch.teachers)
+        student = gathered(module.project(module.student(batch.student)))
+        members = [gathered(member) for member in module.teacher(batch.student, batch.teachers)]
         return compare(
             student, members, module.teacher.weights,
             temperature_student=config.temperature_student, temperature_teacher=config.temperature_teacher,
