@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import pickle
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 import otfkd.runs
 from otfkd.config import Config
-from otfkd.data.collate import Tokens
 from otfkd.data.datamodule import OrderedBatches
 from otfkd.distill.module import Distillation
 from otfkd.distill.teacher import TeacherSlot
@@ -65,8 +63,10 @@ def together(tmp_path: Path, configure: Callable[..., Config]) -> Callable[..., 
     """Do something in two processes, or more, of one group."""
 
     def run(action: Callable[[], Any], number: int = 2) -> list[Any]:
+        config = configure(f"trainer.devices={number}", f"data.batch_size={2 * number}")
+
         def joined() -> Any:
-            join(configure(f"trainer.devices={number}", f"data.batch_size={2 * number}"))
+            join(config)
             return action()
 
         return in_processes(number, tmp_path / "answers", joined)
@@ -181,14 +181,18 @@ def test_two_processes_have_the_loss_and_gradients_of_one(
     teacher = make_model(tmp_path / "teacher", width=48, seed=5)
     run = (
         f"model={still}", f"teacher={teacher}", "teacher.pooler=mean", f"objective={objective}", "data.batch_size=8",
+        # Cosines come to 1e-7; at the paper's 0.02 and 0.01 that is 1e-5 of a logit.
+        "objective.temperature_student=0.1", "objective.temperature_teacher=0.1",
     )  # fmt: skip
     module, batch = make_step(configure(*run))
     alone = step(module, module, batch)
     assert len(alone) > 30
     token_ids = batch.student.input_ids
+    largest = max(torch.tensor(value).abs().max().item() for value in alone.values())
+
+    config = configure(*run, TWO)
 
     def part() -> dict[str, Any]:
-        config = configure(*run, TWO)
         join(config)
         module, batch = make_step(config)
         width = batch.student.input_ids.shape[1]
@@ -198,14 +202,16 @@ def test_two_processes_have_the_loss_and_gradients_of_one(
     for answer in in_processes(2, tmp_path / "answers", part):
         assert answer.keys() == alone.keys()
         for name, value in alone.items():
-            torch.testing.assert_close(torch.tensor(answer[name]), torch.tensor(value), rtol=0, atol=1e-6, msg=name)
+            expected, found = torch.tensor(value), torch.tensor(answer[name])
+            assert (found - expected).abs().max() <= 1e-6 * max(1.0, largest), name
 
 
 def test_each_process_has_dropout_of_its_own_and_the_first_that_of_a_run_alone(
     configure: Callable[..., Config], tmp_path: Path
 ) -> None:
+    config = configure(TWO)
+
     def seed() -> int:
-        config = configure(TWO)
         join(config)
         step(*([make_step(config)[0]] * 2), make_step(config)[1])
         return torch.initial_seed()
@@ -230,15 +236,15 @@ def assert_same_run(one: Path, other: Path) -> None:
             for key, value in expected.items():
                 if key == "sha256":
                     continue
-                near = pytest.approx(value, abs=1e-5) if isinstance(value, float) else value
+                near = pytest.approx(value, rel=1e-5, abs=1e-5) if isinstance(value, float) else value
                 assert found[key] == near, (file, expected["step"], key)
     expected, found = weights(one), weights(other)
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-5, msg=name)
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-6, msg=name)
 
 
-ROTATING = ("experiment=otfkd", "schedule.every=4", "trainer.max_steps=10")
+ROTATING = ("experiment=otfkd", "schedule.every=4", "trainer.max_steps=10", "optimizer.lr=1e-4")
 
 
 @pytest.mark.parametrize(
@@ -280,13 +286,13 @@ def stopped_and_resumed(
     configure: Callable[..., Config], tmp_path: Path, run: tuple[str, ...], number: int, resume_in: int
 ) -> tuple[Path, Path]:
     """The folders of a run that was stopped after step 5 and went on, and of one that was not."""
-    devices = f"trainer.devices={number}"
+    config = configure(*run, f"trainer.devices={number}")
+    straight = configure(*run, f"trainer.devices={number}", f"paths.runs={tmp_path / 'straight'}")
 
     def stopping() -> Any:
         otfkd.runs.stop_flag = lambda: told_in_the_last(5)  # type: ignore[assignment]
-        return train(configure(*run, devices))
+        return train(config)
 
-    straight = configure(*run, devices, f"paths.runs={tmp_path / 'straight'}")
     one = in_processes(number, tmp_path / "answers", lambda: train(straight))[0]
     for error in in_processes(number, tmp_path / "answers", stopping):
         assert isinstance(error, Interrupted) and "after step 5" in str(error)
