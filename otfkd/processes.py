@@ -38,7 +38,7 @@ def share(rows: int) -> slice:
 
 def gathered(rows: Tensor) -> Tensor:
     """The rows of all processes in order, (b, d) to (B, d) float32, for a loss that each of them computes alike."""
-    gathered: Tensor = rows if count() == 1 else _Gather.apply(rows.float())
+    gathered: Tensor = rows if count() == 1 else _Gather.apply(rows.float())  # type: ignore[no-untyped-call]
     return gathered
 
 
@@ -50,7 +50,7 @@ class _Gather(torch.autograd.Function):
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         # The loss is the same everywhere, so a process has the whole gradient of its rows without asking. The weights'
         # gradient is the sum of what all rows add to it; DDP takes the mean over processes instead.
         return gradient[share(len(gradient))] * count()
