@@ -45,7 +45,7 @@ class DataConfig(Node):
     path: str | None
     repo: str | None
     file: str | None
-    batch_size: Annotated[int, Field(ge=2, le=1_000_000)]
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)]  # sentences a micro-batch, over all processes
     max_length: Annotated[int, Field(ge=3)]
 
 
@@ -179,7 +179,9 @@ class TrainerConfig(Node):
     accumulate: PositiveInt
     accelerator: Literal["auto", "cpu", "gpu"]
     checkpoint_every: PositiveInt | None
-    threads: Annotated[int, Field(gt=0, le=1024)] | None
+    devices: PositiveInt  # of each node; a process each
+    nodes: PositiveInt
+    threads: Annotated[int, Field(gt=0, le=1024)] | None  # of each process
 
 
 class EvaluationConfig(Node):
@@ -255,8 +257,13 @@ class Config(Root):
 
     @property
     def negatives_per_anchor(self) -> int:
-        """In-batch negatives of each anchor; accumulation adds none."""
+        """In-batch negatives of each anchor, whatever the number of processes; accumulation adds none."""
         return self.data.batch_size - 1
+
+    @property
+    def processes(self) -> int:
+        """How many train together, each on an equal share of every micro-batch."""
+        return self.trainer.devices * self.trainer.nodes
 
     @property
     def total_batches(self) -> int:

@@ -22,13 +22,14 @@ def describe(run: Prepared, student: Encoder, teachers: Sequence[Encoder]) -> st
             "steps",
             f"{plan.max_steps} optimizer steps of {config.trainer.accumulate} x {config.data.batch_size} sentences",
         ),
+        ("processes", f"{config.processes}, {_share(config)} of those sentences each"),
         ("negatives", f"{config.negatives_per_anchor} per anchor (accumulation adds none)"),
         ("evaluate", f"{run.suite.dev.name} after {_steps(plan.evaluate)}"),
         ("cache", f"after {_steps(plan.cache)}"),
         ("rotate", _rotation_line(plan, config.schedule)),
         ("checkpoint", f"after {_steps(plan.checkpoint)}"),
         ("test", ", ".join(task.name for task in run.suite.test)),
-        ("memory", f"about {_bytes(_memory(run, student, teachers))}"),
+        ("memory", f"about {_bytes(_memory(run, student, teachers))}{' each' if config.processes > 1 else ''}"),
         ("disk", f"about {_bytes(_disk(run, student))}"),
     ]
     return "\n".join(f"{name:<11}{value}" for name, value in rows)
@@ -111,17 +112,21 @@ def _bytes(size: float) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
+def _share(config: Config) -> int:
+    return config.data.batch_size // config.processes
+
+
 def _count(encoder: Encoder) -> int:
     return sum(parameter.numel() for parameter in encoder.parameters())
 
 
 def _memory(run: Prepared, student: Encoder, teachers: Sequence[Encoder]) -> float:
-    """Bytes: weights, gradients and two moments in float32, the teacher, and activations.
+    """Bytes in each process: weights, gradients and two moments in float32, the teacher, and activations.
 
     Activations by Korthikanti et al. 2022, eq. 2, s*b*h*(34 + 5*a*s/h) bytes a layer at 16 bits, for both views.
     """
     config, shape = run.config, student.backbone.config
-    s, b, h = config.data.max_length, 2 * config.data.batch_size, shape.hidden_size
+    s, b, h = config.data.max_length, 2 * _share(config), shape.hidden_size
     layer = s * b * h * (34 + 5 * shape.num_attention_heads * s / h)
     width = 2 if config.precision.compute == "float32" else 1
     held = sum(_count(teacher) for teacher in teachers) + _copies(run) * _count(student)

@@ -25,6 +25,8 @@ _MACHINE_SUBKEYS = (
     ("evaluation", "path"),
     ("model", "path"),
     ("teacher", "path"),
+    ("trainer", "devices"),
+    ("trainer", "nodes"),
     ("trainer", "threads"),
 )
 
@@ -130,11 +132,14 @@ def environment() -> dict[str, Any]:
     """What can change a number although the config is the same."""
     import torch
 
+    from otfkd.processes import count
+
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {
         "git_revision": git_revision(),
         "versions": versions(),
         "device": device,
+        "processes": count(),
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
         "system": platform.platform(),

@@ -1,4 +1,4 @@
-"""A run's folder: one process at a time, kept aside rather than overwritten, with a log of its own."""
+"""A run's folder: held by one command at a time, kept aside rather than overwritten, with a log of its own."""
 
 import contextlib
 import logging
@@ -55,3 +55,18 @@ def logging_to(path: Path) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         handler.close()
+
+
+def log_to_terminal() -> None:
+    """Show messages to the person who started the command."""
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    if not log.handlers:
+        log.addHandler(_Stderr())
+
+
+class _Stderr(logging.Handler):
+    """Writes to whatever stderr is at the moment: a live progress bar puts itself in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(self.format(record) + "\n")

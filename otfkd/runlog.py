@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 
 from otfkd.data.files import JsonLines
+from otfkd.processes import first_only
 
 SAME = 0.95  # rank correlation from which on a new teacher is said to be much like the student
 
@@ -25,6 +26,7 @@ class RunLog:
         self._mirror = mirror
         self._opened = time.monotonic()
 
+    @first_only
     def metrics(self, step: int, values: dict[str, Any]) -> None:
         self._metrics.append({"step": step, **values})
         if "dev" in values:
@@ -32,6 +34,7 @@ class RunLog:
         if self._mirror is not None:
             self._mirror.log_metrics(values, step)
 
+    @first_only
     def rotation(self, row: dict[str, Any]) -> None:
         self._rotations.append(row)
         if self._mirror is not None:
@@ -39,6 +42,7 @@ class RunLog:
             self._mirror.log_metrics(numbers, row["step"])
         logging.getLogger("otfkd").info("after step %d, %s", row["step"], _told(row))
 
+    @first_only
     def timing(self, event: str, **facts: Any) -> None:
         """Write when something happened: in seconds since this session of the run began, and by the calendar."""
         seconds = time.monotonic() - self._opened
@@ -47,6 +51,7 @@ class RunLog:
     def offsets(self) -> dict[str, int]:
         return {"metrics": self._metrics.size(), "rotations": self._rotations.size()}
 
+    @first_only
     def rewind(self, offsets: dict[str, int]) -> None:
         self._metrics.truncate(offsets["metrics"])
         self._rotations.truncate(offsets["rotations"])

@@ -11,8 +11,8 @@ from typing import Literal
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
 
 from otfkd.config import Config
@@ -28,10 +28,12 @@ from otfkd.distill.rotation import TeacherRotation
 from otfkd.distill.snapshots import SnapshotCache
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.errors import UserError
+from otfkd.launch import cluster, join, launch, one_voice
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.export import save_encoder
 from otfkd.models.registry import load_encoder
 from otfkd.prepare import PROVENANCE, RESULTS, Prepared, prepare, read_provenance
+from otfkd.processes import after_first, anywhere, count, first_only, rank, share, shared
 from otfkd.progress import StepReport
 from otfkd.provenance import derived_seed, environment
 from otfkd.results import Row, read_rows, write_rows
@@ -67,28 +69,36 @@ def train(config: Config) -> TrainResult:
         UserError: something the user can mend, found before training wherever that is possible.
         Interrupted: a signal came; the run saved and can be resumed.
     """
-    with _numerics(config):
+    if not join(config):
+        return launch(train, config)
+    with _numerics(config), one_voice():
         return _plan_and_train(config)
 
 
 def _plan_and_train(config: Config) -> TrainResult:
-    run = prepare(config)
+    run = shared(lambda: prepare(config))
     student, teachers = run.load_student(), run.load_teachers()
     mlm = run.load_mlm(student)
     plan = describe(run, student, teachers)
     if config.dry_run:
         return TrainResult(run.folder, "planned", plan, [])
-    with locked(run.folder):
-        if config.fresh:
-            set_aside(run.folder)
-        _check_inputs(run)
+    with contextlib.ExitStack() as held:
+        shared(lambda: held.enter_context(_held(run)))
+        shared(lambda: _check_inputs(run))
         if run.finished:
             return TrainResult(run.folder, "skipped", plan, read_rows(run.folder / RESULTS))
-        with logging_to(run.folder / "run.log"):
+        with logging_to(run.folder / (f"run.{rank()}.log" if rank() else "run.log")):
             log.info("%s", plan)
             rows = _train(run, student, teachers, mlm, plan)
-            write_rows(run.folder / RESULTS, rows)
     return TrainResult(run.folder, "finished", plan, rows)
+
+
+@contextlib.contextmanager
+def _held(run: Prepared) -> Iterator[None]:
+    with locked(run.folder):
+        if run.config.fresh:
+            set_aside(run.folder)
+        yield
 
 
 def _train(
@@ -96,7 +106,7 @@ def _train(
 ) -> list[Row]:
     config, folder = run.config, run.folder
     checkpoints, cache = Checkpoints(folder / "checkpoints", run.hash), SnapshotCache(folder / "snapshots")
-    done = _resume_step(run, checkpoints)
+    done = shared(lambda: _resume_step(run, checkpoints))
     if not done:
         _describe_run(run, plan)
         cache.prune(())
@@ -107,20 +117,20 @@ def _train(
     if teachers:
         slot.install(teachers, config.teacher.weights, reads)
     module = Distillation(student, head, slot, config, run.plan, mlm)
-    mirror = _logger(run)
+    mirror = _logger(run) if rank() == 0 else None
     run_log = RunLog(folder, mirror)
     if not done:
         run_log.rewind({"metrics": 0, "rotations": 0})
     with stop_flag() as stopping, _finishing(mirror):
         rotation = TeacherRotation(
             run.plan, config.schedule, cache, checkpoints, run_log,
-            evaluate=lambda encoder: dev_score(encoder, run.suite, config.evaluation),
-            diagnose=diagnose, stopping=stopping,
+            evaluate=lambda encoder: shared(lambda: dev_score(encoder, run.suite, config.evaluation)),
+            diagnose=diagnose, stopping=lambda: anywhere(stopping()),
         )  # fmt: skip
         report = StepReport(rotation, run_log, config.logger.every, config.trainer.max_steps)
         trainer = _trainer(config, [report, rotation])
         trainer.fit(module, data, ckpt_path=checkpoints.last if done else None, weights_only=True)
-    return _test(run, student, checkpoints, rotation)
+    return shared(lambda: _test(run, student, checkpoints, rotation))
 
 
 def _trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
@@ -128,7 +138,11 @@ def _trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
     warnings.filterwarnings("ignore", module="lightning.pytorch")  # about loaders and loggers that are not used here
     return L.Trainer(
         accelerator=config.trainer.accelerator,
-        devices=1,
+        devices=config.trainer.devices,
+        num_nodes=config.trainer.nodes,
+        # Looking for unused parameters keeps DDP from regrouping gradients after its first step, which a resume begins
+        # anew: with three processes or more their sums would then round otherwise.
+        strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if config.processes > 1 else "auto",
         precision="bf16-mixed" if config.precision.compute == "bfloat16" else "32-true",
         # Everything is counted in optimizer steps: the run is one epoch, and evaluation and saving are the callback's.
         max_epochs=1,
@@ -142,8 +156,7 @@ def _trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        # Under Slurm too: requeueing is the launcher's, and a run saves itself when a signal comes.
-        plugins=[WholeFiles(), LightningEnvironment()],
+        plugins=[WholeFiles(), cluster(config)],
         callbacks=callbacks,
     )
 
@@ -168,7 +181,9 @@ def _data(
     config = run.config
 
     def source(encoder: Encoder) -> Source:
-        tokens = token_cache(run.corpus, encoder.tokenizer, config.data.max_length, run.cache, encoder.prompt)
+        tokens = after_first(
+            lambda: token_cache(run.corpus, encoder.tokenizer, config.data.max_length, run.cache, encoder.prompt)
+        )
         return Source(tokens, encoder.pad_id)
 
     readers = {teacher.reading: teacher for teacher in teachers}
@@ -180,6 +195,7 @@ def _data(
         seed=config.seed,
         total_batches=config.total_batches,
         start=done * config.trainer.accumulate,
+        share=share(config.data.batch_size),
     )
     log.info(
         "corpus: %d sentences, %d blank lines skipped",
@@ -203,6 +219,7 @@ def _check_inputs(run: Prepared) -> None:
         )
 
 
+@first_only
 def _describe_run(run: Prepared, plan: str) -> None:
     write_text(run.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(run.config.model_dump(mode="json"))))
     write_text(run.folder / "plan.txt", plan + "\n")
@@ -223,12 +240,17 @@ def _resume_step(run: Prepared, checkpoints: Checkpoints) -> int:
         return 0
     step = int(checkpoints.read_last()["global_step"])
     before, now = (read_provenance(run.folder) or {})["environment"], environment()
-    changed = [key for key in ("versions", "threads", "device") if before[key] != now[key]]
+    # In another number of processes each has another share of the machine's threads.
+    processes = before.get("processes", 1)
+    kept = ("versions", "threads", "device") if processes == count() else ("versions", "device")
+    changed = [key for key in kept if before[key] != now[key]]
     if changed and run.config.resume != "force":
         raise UserError(
             f"{run.folder} was started under other {' and '.join(changed)} ({before[changed[0]]}): "
             "use those again, or go on inexactly with resume=force, or start anew with fresh=true"
         )
+    if processes != count():
+        log.warning("%d processes instead of %d: same data, other dropout and rounding", count(), processes)
     log.info("resuming after step %d", step)
     return step
 
@@ -262,7 +284,7 @@ def _finishing(mirror: Logger | None) -> Iterator[None]:
 
 
 def _test(run: Prepared, student: Encoder, checkpoints: Checkpoints, rotation: TeacherRotation) -> list[Row]:
-    """Score the exported, selected model on dev and test, and the last step's beside it."""
+    """Score the exported, selected model on dev and test, and the last step's beside it: the run is then finished."""
     config, steps = run.config, run.plan.max_steps
     cost = read_cost(run.folder, config, len(run.teachers))
     device = torch.device("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
@@ -278,4 +300,6 @@ def _test(run: Prepared, student: Encoder, checkpoints: Checkpoints, rotation: T
     student.load_state_dict(weights)
     save_encoder(student, run.folder / "model", config.evaluation.max_length)
     selected = score(load_encoder(run.folder / "model"), "selected", facts["step"], facts["generation"])
-    return [*selected, *(last or [row.model_copy(update={"checkpoint": "last"}) for row in selected])]
+    rows = [*selected, *(last or [row.model_copy(update={"checkpoint": "last"}) for row in selected])]
+    write_rows(run.folder / RESULTS, rows)
+    return rows

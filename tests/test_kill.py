@@ -161,7 +161,7 @@ def count_calls(patched: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize("number", range(len(VARIANTS)), ids=list(VARIANTS))
 def test_killed_runs_end_with_the_same_bits(
     configure: Callable[..., Config],
-    command: Callable[..., tuple[str, ...]],  # noqa: F811
+    command: Callable[..., tuple[str, ...]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     number: int,

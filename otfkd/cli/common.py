@@ -1,7 +1,6 @@
 """What all commands share: Hydra around a task, errors as one sentence, exit codes."""
 
 import functools
-import logging
 import os
 import sys
 import traceback
@@ -14,6 +13,7 @@ from omegaconf import DictConfig
 from otfkd.composition import conf_dir, prepare_overrides
 from otfkd.config import Root
 from otfkd.errors import Interrupted, UserError
+from otfkd.runfolder import log_to_terminal
 
 DONE, OURS, USERS, INTERRUPTED = 0, 1, 2, 130
 
@@ -51,7 +51,7 @@ def exit_with(action: Callable[[], Any]) -> None:
     """Run an action and exit: 0 done, 2 the user's error, 1 ours, 130 interrupted."""
     # Before torch loads: OpenMP threads that spin while they wait make a step tens of times slower on a shared machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    _log_to_terminal()
+    log_to_terminal()
     try:
         action()
     except UserError as error:
@@ -85,18 +85,3 @@ def keep_traceback(runs: str) -> None:
     if folder.is_dir() and os.access(folder, os.W_OK):
         with (folder / "run.log").open("a", encoding="utf-8") as file:
             file.write(traceback.format_exc())
-
-
-def _log_to_terminal() -> None:
-    log = logging.getLogger("otfkd")
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    if not log.handlers:
-        log.addHandler(_Stderr())
-
-
-class _Stderr(logging.Handler):
-    """Writes to whatever stderr is at the moment: a live progress bar puts itself in its place."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(self.format(record) + "\n")

@@ -11,6 +11,7 @@ from otfkd.config import Config
 def task(composed: DictConfig) -> float | None:
     """Train one composed config; gives the selected dev score to a Hydra sweeper that optimises."""
     config = Config.from_hydra(composed)
+    from otfkd.processes import rank
     from otfkd.reporting.terminal import scores
     from otfkd.runs import train
 
@@ -19,6 +20,8 @@ def task(composed: DictConfig) -> float | None:
     except Exception:
         keep_traceback(config.paths.runs)
         raise
+    if rank() != 0:
+        return None  # the first process speaks for all
     if result.status == "planned":
         sys.stdout.write(result.plan + "\n")
         return None

@@ -23,17 +23,18 @@ class Source:
 class OrderedBatches(Dataset[Batch]):
     """Batch `number` of a run, made on demand; teacher tokens only where an initial teacher reads differently."""
 
-    def __init__(self, order: Order, student: Source, teachers: Sequence[Source], total: int):
+    def __init__(self, order: Order, student: Source, teachers: Sequence[Source], total: int, share: slice):
         self.order = order
         self.student = student
         self.teachers = teachers
         self.total = total
+        self.share = share
 
     def __len__(self) -> int:
         return self.total
 
     def __getitem__(self, number: int) -> Batch:
-        rows = self.order.batch(number)
+        rows = self.order.batch(number)[self.share]
         lines, ids = self.student.tokens.read(rows)
         teachers = tuple(pad(source.tokens.read(rows)[1], source.pad_id) for source in self.teachers)
         return Batch(tuple(lines), pad(ids, self.student.pad_id), teachers)
@@ -65,6 +66,7 @@ class CorpusData(L.LightningDataModule):
         seed: of the order.
         total_batches: micro-batches of the whole run.
         start: the first micro-batch to feed, on a resume.
+        share: the rows of every micro-batch to feed, where several processes share it.
     """
 
     def __init__(
@@ -76,10 +78,11 @@ class CorpusData(L.LightningDataModule):
         seed: int,
         total_batches: int,
         start: int = 0,
+        share: slice = slice(None),
     ):
         super().__init__()
         order = Order(len(student.tokens), batch_size, seed)
-        self.batches = OrderedBatches(order, student, teachers, total_batches)
+        self.batches = OrderedBatches(order, student, teachers, total_batches, share)
         self.start = start
 
     def train_dataloader(self) -> DataLoader[Batch]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from otfkd.data.files import replacing
 from otfkd.errors import UserError, first_line
+from otfkd.processes import first_only
 
 FORMAT = 2  # of what the rotation callback keeps in a checkpoint
 
@@ -49,6 +50,7 @@ class Checkpoints:
         self.best = folder / "best.safetensors"
         self.stamp = {"format": FORMAT, "run": run}
 
+    @first_only
     def save_best(self, student: nn.Module, facts: dict[str, Any]) -> None:
         """Keep the student that dev prefers so far, with the facts of its step."""
         with replacing(self.best) as temporary:

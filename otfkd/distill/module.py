@@ -5,11 +5,12 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 
 from otfkd.config import Config
-from otfkd.data.collate import Batch
+from otfkd.data.collate import Batch, Tokens
 from otfkd.distill.diagnostics import compare
 from otfkd.distill.embeddings import Projections
 from otfkd.distill.mlm import MaskedLanguage
@@ -19,6 +20,7 @@ from otfkd.distill.schedule import Plan
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.distill.weighting import Weighting, moving, weighting
 from otfkd.models.encoder import Encoder, Head, evaluating
+from otfkd.processes import gathered, rank
 from otfkd.provenance import derived_seed
 
 
@@ -72,13 +74,13 @@ class Distillation(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Each batch has random streams of its own, so neither evaluation nor a resume can shift them.
-        seed = self.config.seed
-        torch.manual_seed(derived_seed(seed, "dropout", batch_idx))
+        seed, own = self.config.seed, (rank(),) if rank() else ()
+        torch.manual_seed(derived_seed(seed, "dropout", batch_idx, *own))
         shuffle = torch.Generator().manual_seed(derived_seed(seed, "group_p", batch_idx))
-        mask = torch.Generator().manual_seed(derived_seed(seed, "mlm", batch_idx))
+        mask = torch.Generator().manual_seed(derived_seed(seed, "mlm", batch_idx, *own))
         config, twice = self.config.objective, batch.student.twice()
         embeddings = self.student(twice)
-        view1, view2 = self.project(embeddings).chunk(2)
+        view1, view2 = (gathered(view) for view in self.project(embeddings).chunk(2))
         teachers, weights = self.taught(batch, batch_idx)
         self.weighting = weighting(
             config, self.trainer.global_step, self.config.trainer.max_steps,
@@ -86,17 +88,23 @@ class Distillation(L.LightningModule):
         )  # fmt: skip
         terms = objective(
             config,
-            Student(view1, view2, embeddings.chunk(2)[0]),
-            teachers,
+            Student(view1, view2, gathered(embeddings.chunk(2)[0])),
+            [gathered(member) for member in teachers],
             weights,
             self.weighting,
             shuffle,
             projections=self.projections,
-            repeats=repeated(batch.student) if config.mask_repeats else None,
+            repeats=self._repeats(batch) if config.mask_repeats else None,
             mlm=None if self.mlm is None else self.mlm(twice, mask),
         )
         self.terms.append(terms)
         return terms.total
+
+    def _repeats(self, batch: Batch) -> Tensor:
+        """Which sentences of the whole batch, over all processes, are one to the student."""
+        room = (0, self.config.data.max_length - batch.student.input_ids.shape[1])
+        ids, mask = (gathered(pad(part, room)) for part in (batch.student.input_ids, batch.student.attention_mask))
+        return repeated(Tokens(ids, mask))
 
     def taught(self, batch: Batch, batch_idx: int) -> tuple[list[Tensor], list[float]]:
         """What teaches on a batch: the members' embeddings and their shares; nothing while the slot is empty."""
@@ -156,8 +164,8 @@ def diagnose(module: Distillation, batch: Batch) -> dict[str, float | None]:
     config = module.weighting or module.config.objective
     parts = torch.nn.ModuleList(part for part in (module.student, module.head) if part is not None)
     with evaluating(parts):
-        student = module.project(module.student(batch.student))
-        members = module.teacher(batch.student, batch.teachers)
+        student = gathered(module.project(module.student(batch.student)))
+        members = [gathered(member) for member in module.teacher(batch.student, batch.teachers)]
         return compare(
             student, members, module.teacher.weights,
             temperature_student=config.temperature_student, temperature_teacher=config.temperature_teacher,

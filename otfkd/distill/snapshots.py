@@ -11,6 +11,7 @@ from torch import Tensor
 
 from otfkd.data.files import replacing
 from otfkd.errors import UserError
+from otfkd.processes import first_only, shared
 from otfkd.provenance import sha256_file
 
 
@@ -53,9 +54,13 @@ class SnapshotCache:
             kind: what they are, the first part of the snapshot's id.
         """
         name = f"{kind}-{step:08d}"
-        with replacing(self.path(name)) as temporary:
-            save_file({key: tensor.contiguous() for key, tensor in weights.items()}, temporary)
-        return Snapshot(name, step, sha256_file(self.path(name)), dev)
+
+        def write() -> str:
+            with replacing(self.path(name)) as temporary:
+                save_file({key: tensor.contiguous() for key, tensor in weights.items()}, temporary)
+            return sha256_file(self.path(name))
+
+        return Snapshot(name, step, shared(write), dev)
 
     def load(self, snapshot: Snapshot) -> dict[str, Tensor]:
         """Read a snapshot's weights.
@@ -75,6 +80,7 @@ class SnapshotCache:
         except SafetensorError as error:
             raise UserError(f"{path} cannot be read ({error}): restore it, or start anew with fresh=true") from None
 
+    @first_only
     def prune(self, keep: Collection[str]) -> None:
         """Delete every snapshot that is not to be kept, and what a killed writer left."""
         unfinished = list(self.folder.glob(".*.safetensors.*"))
