@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from otfkd.config import ScheduleConfig
+from otfkd.config import Config, ScheduleConfig
 from otfkd.distill.schedule import Plan
 from otfkd.models.encoder import Encoder
 from otfkd.prepare import Prepared
