@@ -128,10 +128,10 @@ def test_a_restored_pool_teaches_as_before_and_goes_on(
         again.install([One(NUMBER[name]) for name in initial], list(initial.values()))
     other.load_state_dict(pool.state_dict())
     other.restore(again, One(0), cache)
-    for snapshot in [None, *snapshots[cut:]]:
-        if snapshot is not None:
-            pool.add(slot, One(0), snapshot, cache)
-            other.add(again, One(0), snapshot, cache)
+    assert seen(again) == seen(slot)
+    for snapshot in snapshots[cut:]:
+        pool.add(slot, One(0), snapshot, cache)
+        other.add(again, One(0), snapshot, cache)
         assert seen(again) == seen(slot)
         assert [value(member) for member in again.members] == [value(member) for member in slot.members]
         assert other.dev == pool.dev
