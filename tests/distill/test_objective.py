@@ -103,7 +103,7 @@ def test_without_a_teacher_there_is_only_the_contrastive_term() -> None:
 def test_group_p_changes_the_target_and_nothing_else() -> None:
     target = group_p(off_diagonal(cosine(TEACHER, TEACHER)), 0.4, torch.Generator().manual_seed(5))
     expected = similarity_distillation(
-        off_diagonal(cosine(VIEW1, VIEW1)), target, temperature_student=0.025, temperature_teacher=0.0125
+        off_diagonal(cosine(VIEW1, VIEW1)), target, temperature_student=0.025, temperature_teacher=0.05
     )
     shuffled, plain = terms(group_p=0.4, seed=5), terms(seed=5)
     assert shuffled.distillation is not None
@@ -134,7 +134,7 @@ def test_ranking_kinds_are_their_losses() -> None:
 
 def test_two_views_make_the_students_lists_and_leave_the_teachers_alone() -> None:
     expected = similarity_distillation(
-        lists(VIEW1, VIEW2), lists(TEACHER), temperature_student=0.025, temperature_teacher=0.0125
+        lists(VIEW1, VIEW2), lists(TEACHER), temperature_student=0.025, temperature_teacher=0.05
     )
     assert torch.equal(distillation(lists="two_views"), expected)
     assert not torch.equal(distillation(), expected)
@@ -156,7 +156,7 @@ def test_the_members_similarities_are_averaged_by_their_weights() -> None:
     target = torch.zeros(8, 7)
     for member, weight in zip(members, weights, strict=True):
         target += weight * lists(member)
-    expected = similarity_distillation(lists(VIEW1), target, temperature_student=0.025, temperature_teacher=0.0125)
+    expected = similarity_distillation(lists(VIEW1), target, temperature_student=0.025, temperature_teacher=0.05)
     torch.testing.assert_close(distillation(teachers=members, weights=weights), expected)
 
 
@@ -236,7 +236,7 @@ def test_repeats_are_out_of_every_term(kd: Any, shuffle: dict[str, Any]) -> None
     expected = losses.get(
         kd,
         lambda: similarity_distillation(
-            lists(VIEW1), target, temperature_student=0.025, temperature_teacher=0.0125, divergence=kd, kept=KEPT
+            lists(VIEW1), target, temperature_student=0.025, temperature_teacher=0.05, divergence=kd, kept=KEPT
         ),
     )()
     parts = terms(kd=kd, repeats=REPEATS, consistency_weight=1.0, **shuffle)

@@ -25,7 +25,7 @@ def weights(*installed: int, **changes: Any) -> list[float]:
 
 
 def test_by_default_nothing_moves() -> None:
-    assert {weighting(config(), t, 12, first=3, latest=6) for t in range(12)} == {Weighting(2.0, 0.025, 0.0125)}
+    assert {weighting(config(), t, 12, first=3, latest=6) for t in range(12)} == {Weighting(2.0, 0.025, 0.05)}
     assert moving(config()) == []
 
 
