@@ -6,8 +6,10 @@ import os
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import lightning as L
 import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -160,6 +162,7 @@ def make_step(config: Config) -> tuple[Distillation, Any]:
     slot.install(run.load_teachers())
     torch.manual_seed(1)
     module = Distillation(student, Head(student.width), slot, config, run.plan)
+    module.trainer = cast(L.Trainer, SimpleNamespace(global_step=0))
     module.on_fit_start()
     order = Order(len(tokens), config.data.batch_size, config.seed)
     return module, OrderedBatches(order, source, [], 1, share(config.data.batch_size))[0]
