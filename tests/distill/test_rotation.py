@@ -234,7 +234,7 @@ class Poison(L.Callback):
         assert isinstance(module, Distillation)
         if trainer.global_step == 5:
             with torch.no_grad():
-                module.student.backbone.get_input_embeddings().weight[4, 0] = math.inf
+                next(module.student.backbone.get_input_embeddings().parameters())[4, 0] = math.inf
 
 
 @pytest.mark.parametrize(
