@@ -2,11 +2,11 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from omegaconf import OmegaConf
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from otfkd.composition import compose, conf_dir, groups, load_config, options, prepare_overrides
 from otfkd.config import Config, EvaluateConfig, Root, keys
@@ -15,12 +15,12 @@ from otfkd.provenance import config_hash
 
 EXPERIMENTS = options("experiment")
 PROFILES = ["null", *options("profile")]
-LEAVES = [key for key in keys(Config) if key == "schedule.at" or not any(k.startswith(f"{key}.") for k in keys(Config))]
+LEAVES = [key for key in keys(Config) if not any(other.startswith(f"{key}.") for other in keys(Config))]
 # They say where or how to run, not what.
 MACHINE = {
     "seed", "dry_run", "fresh", "resume", "paths.data_root", "paths.runs", "paths.cache", "logger.name",
-    "logger.every", "logger.project", "logger.offline", "trainer.threads", "data.path", "evaluation.path",
-    "model.path", "teacher.path",
+    "logger.every", "logger.project", "logger.offline", "trainer.threads", "trainer.devices", "trainer.nodes",
+    "data.path", "evaluation.path", "model.path", "teacher.path",
 }  # fmt: skip
 
 
@@ -255,12 +255,13 @@ def test_the_environment_names_data_and_cache(monkeypatch: pytest.MonkeyPatch) -
     assert (config.paths.data_root, config.paths.cache) == ("/d", "/c")
 
 
-def changed(config: Config, key: str) -> Config:
-    """The config with another value at one key."""
-    section, _, name = key.rpartition(".")
-    if not section:
-        return config.model_copy(update={name: "other"})
-    return config.model_copy(update={section: getattr(config, section).model_copy(update={name: "other"})})
+Part = TypeVar("Part", bound=BaseModel)
+
+
+def changed(node: Part, key: str) -> Part:
+    """A config, or a section of one, with another value at one key."""
+    name, _, rest = key.partition(".")
+    return node.model_copy(update={name: changed(getattr(node, name), rest) if rest else "other"})
 
 
 def hashed(config: Config, **fingerprints: str) -> str:

@@ -6,25 +6,31 @@ import os
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import lightning as L
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 import otfkd.runs
 from otfkd.config import Config
 from otfkd.data.datamodule import OrderedBatches
+from otfkd.distill.mlm import load_masked_language, mask_tokens
 from otfkd.distill.module import Distillation
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.errors import Interrupted, UserError
 from otfkd.launch import _free_port, cluster, join
 from otfkd.models.encoder import Head
+from otfkd.models.registry import load_encoder
 from otfkd.prepare import prepare
 from otfkd.processes import after_first, anywhere, gathered, rank, share, shared
 from otfkd.provenance import derived_seed
 from otfkd.runs import train
 from tests.conftest import make_model
+from tests.distill.test_mlm import make_masked_model, seeded, words
 from tests.test_resume import final
 
 TWO = "trainer.devices=2"
@@ -105,12 +111,12 @@ def test_rows_are_gathered_in_order_with_the_gradient_of_the_mean_over_processes
     together: Callable[..., list[Any]],
 ) -> None:
     everything = torch.arange(12, dtype=torch.float32).view(6, 2).requires_grad_()
-    everything.pow(3).sum().backward()
+    everything.pow(3).sum().backward()  # type: ignore[no-untyped-call]
 
     def part() -> tuple[Any, Any]:
         mine = everything.detach()[share(6)].clone().requires_grad_()
         got = gathered(mine)
-        got.pow(3).sum().backward()
+        got.pow(3).sum().backward()  # type: ignore[no-untyped-call]
         assert mine.grad is not None
         return got.tolist(), mine.grad.tolist()
 
@@ -160,6 +166,7 @@ def make_step(config: Config) -> tuple[Distillation, Any]:
     slot.install(run.load_teachers())
     torch.manual_seed(1)
     module = Distillation(student, Head(student.width), slot, config, run.plan)
+    module.trainer = cast(L.Trainer, SimpleNamespace(global_step=0))
     module.on_fit_start()
     order = Order(len(tokens), config.data.batch_size, config.seed)
     return module, OrderedBatches(order, source, [], 1, share(config.data.batch_size))[0]
@@ -167,20 +174,36 @@ def make_step(config: Config) -> tuple[Distillation, Any]:
 
 def step(module: Any, own: Distillation, batch: Any) -> dict[str, Any]:
     """One backward pass: the loss and every gradient."""
-    own.training_step = lambda batch, _: Distillation.training_step(own, batch, 0)  # type: ignore[method-assign, assignment]
+    own.training_step = lambda batch, _: Distillation.training_step(own, batch, 0)  # type: ignore[method-assign]
     own.forward = own.training_step  # type: ignore[method-assign, assignment]
     loss = module(batch, 0)
     loss.backward()
     return {"loss": loss.item()} | {name: p.grad.tolist() for name, p in own.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("objective", ["simcse", "distill", "distill_group_p"])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        ("objective=simcse",),
+        (
+            "objective=distill",
+            "objective.mask_repeats=true",
+            "objective.consistency_weight=1.0",
+            "data.path={repeating}",
+        ),
+        ("objective=distill_group_p",),
+        ("objective=distill", "objective.kd=mse"),
+    ],
+)
 def test_two_processes_have_the_loss_and_gradients_of_one(
-    configure: Callable[..., Config], still: Path, tmp_path: Path, objective: str
+    configure: Callable[..., Config], still: Path, tmp_path: Path, objective: tuple[str, ...]
 ) -> None:
     teacher = make_model(tmp_path / "teacher", width=48, seed=5)
+    repeating = tmp_path / "repeating.txt"  # of other lengths in each half of the first batch
+    repeating.write_text("the cat\nthe old cat sat on the red mat\na bird\n" * 20)
     run = (
-        f"model={still}", f"teacher={teacher}", "teacher.pooler=mean", f"objective={objective}", "data.batch_size=8",
+        f"model={still}", f"teacher={teacher}", "teacher.pooler=mean", "data.batch_size=8",
+        *(text.format(repeating=repeating) for text in objective),
         # Cosines come to 1e-7; at the paper's 0.02 and 0.01 that is 1e-5 of a logit.
         "objective.temperature_student=0.1", "objective.temperature_teacher=0.1",
     )  # fmt: skip
@@ -206,6 +229,36 @@ def test_two_processes_have_the_loss_and_gradients_of_one(
             assert (found - expected).abs().max() <= 1e-6 * max(1.0, largest), name
 
 
+def test_the_auxiliary_loss_is_the_mean_over_the_masked_tokens_of_all_processes(
+    together: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    mlm = load_masked_language(masked := make_masked_model(tmp_path / "masked"), load_encoder(masked, "cls"), 0.5)
+    shares = [words(2, 4, seed=1), words(2, 16, seed=2)]  # of few words and of many
+    read = [mask_tokens(tokens.input_ids, mlm.tokenizer, 0.5, seeded(place)) for place, tokens in enumerate(shares)]
+    (whole,) = mlm._model
+    losses = [
+        cross_entropy(
+            whole(input_ids=ids, attention_mask=tokens.attention_mask).logits.transpose(1, 2), labels, reduction="sum"
+        )
+        for tokens, (ids, labels) in zip(shares, read, strict=True)
+    ]
+    expected = torch.stack(losses).sum() / sum(int((labels != -100).sum()) for _, labels in read)
+    expected.backward()  # type: ignore[no-untyped-call]
+    gradients = {name: weight.grad for name, weight in mlm.named_parameters()}
+    mlm.zero_grad()
+
+    def part() -> tuple[float, dict[str, list[Any]]]:
+        loss = mlm(shares[rank()], seeded(rank()))
+        loss.backward()
+        return loss.item(), {name: p.grad.tolist() for name, p in mlm.named_parameters() if p.grad is not None}
+
+    answers = together(part)
+    assert [loss for loss, _ in answers] == pytest.approx([expected.item()] * 2)
+    for name, gradient in gradients.items():
+        mean = sum(torch.tensor(answer[name]) for _, answer in answers) / 2  # as DDP takes it
+        torch.testing.assert_close(mean, gradient)
+
+
 def test_each_process_has_dropout_of_its_own_and_the_first_that_of_a_run_alone(
     configure: Callable[..., Config], tmp_path: Path
 ) -> None:
@@ -213,7 +266,8 @@ def test_each_process_has_dropout_of_its_own_and_the_first_that_of_a_run_alone(
 
     def seed() -> int:
         join(config)
-        step(*([make_step(config)[0]] * 2), make_step(config)[1])
+        module, batch = make_step(config)
+        step(module, module, batch)
         return torch.initial_seed()
 
     assert in_processes(2, tmp_path / "answers", seed) == [
@@ -290,7 +344,7 @@ def stopped_and_resumed(
     straight = configure(*run, f"trainer.devices={number}", f"paths.runs={tmp_path / 'straight'}")
 
     def stopping() -> Any:
-        otfkd.runs.stop_flag = lambda: told_in_the_last(5)  # type: ignore[assignment]
+        otfkd.runs.stop_flag = lambda: told_in_the_last(5)  # type: ignore[attr-defined]
         return train(config)
 
     one = in_processes(number, tmp_path / "answers", lambda: train(straight))[0]

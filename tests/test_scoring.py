@@ -5,6 +5,7 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import huggingface_hub
 import pytest
@@ -23,7 +24,8 @@ from otfkd.models.encoder import Encoder, Head
 from otfkd.models.export import save_encoder
 from otfkd.models.registry import load_encoder
 from otfkd.prepare import prepare
-from otfkd.reporting.tables import build_table
+from otfkd.reporting.definition import ProfileSpec, RowSpec, TableSpec
+from otfkd.reporting.tables import Table, build_table
 from otfkd.reporting.terminal import scores
 from otfkd.results import Row, read_rows
 from otfkd.scoring import Origin, score_model, score_rows
@@ -73,18 +75,26 @@ def test_the_terminal_shows_a_dash_where_a_task_has_no_f1(rows: list[Row]) -> No
     assert "average of 'accuracy'" in scores(rows)
 
 
+def table(kind: Literal["sts", "transfer"], **measured: list[Row]) -> Table:
+    """A table of these rows, by the names of its own rows."""
+    specs = tuple(RowSpec(name=name, label=name, experiment=None) for name in measured)
+    spec = TableSpec(title="T", kind=kind, profiles={"mini": ProfileSpec(seeds=(0,))}, rows=specs)
+    return build_table(spec, "mini", {None: measured})
+
+
 def test_transfer_rows_cannot_land_in_a_table_of_sts(rows: list[Row]) -> None:
     full = [row.model_copy(update={"protocol": PROTOCOLS["full"].description}) for row in rows]
-    with pytest.raises(UserError, match="rows are of other tasks"):
-        build_table("T", [("a", "A")], {"a": full}, "")
+    with pytest.raises(UserError, match=r"table of sts scores was given a row of .* with other tasks \(MR, MRPC\)"):
+        table("sts", a=full)
+    assert table("transfer", a=full).columns == ("MR", "MRPC", "average")
 
 
 def test_accuracies_of_the_fast_protocol_can_land_in_no_table(rows: list[Row]) -> None:
-    # Even one that would otherwise fit.
-    sts = [row.model_copy(update={"scores": {"MR": {"all": 1.0}}}) for row in rows]
-    for found in (rows, sts, [*sts, sts[0].model_copy(update={"protocol": "another"})]):
-        with pytest.raises(UserError, match=r"'T' has rows of SentEval's fast protocol.* evaluation\.protocol=full"):
-            build_table("T", [("a", "A")], {"a": found}, "")
+    fitting = [row.model_copy(update={"scores": {"MR": {"all": 1.0}}}) for row in rows]
+    kinds: tuple[tuple[Literal["sts", "transfer"], list[Row]], ...] = (("transfer", rows), ("sts", fitting))
+    for kind, found in kinds:
+        with pytest.raises(UserError, match="was scored by the fast protocol, for prototypes: score it with full"):
+            table(kind, a=found)
 
 
 def test_training_refuses_to_select_on_transfer_tasks(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,8 +157,8 @@ def test_a_supervised_row_names_its_protocol_and_is_written(
     assert row.average == pytest.approx(sum(round(task["pearson"], 2) for task in row.scores.values()) / 2)
     assert row.average > 80
     assert "average of 'pearson'" in scores([row])
-    with pytest.raises(UserError, match="rows are of other tasks"):
-        build_table("T", [("a", "A")], {"a": [row]}, "")
+    with pytest.raises(UserError, match="with other tasks"):
+        table("sts", a=[row])
 
 
 def test_how_sentences_were_read_is_part_of_the_protocol(tiny_encoder: Encoder, tiny_suite: Suite) -> None:
@@ -158,7 +168,7 @@ def test_how_sentences_were_read_is_part_of_the_protocol(tiny_encoder: Encoder, 
     assert raw.protocol == plain.protocol.replace("regressor, ", "regressor, sentences as published, ")
     again = raw.model_copy(update={"suite_sha256": plain.suite_sha256})
     with pytest.raises(UserError, match="differ in protocol"):
-        build_table("T", [("a", "A")], {"a": [plain], "b": [again]}, "")
+        table("sts", a=[plain], b=[again])
 
 
 # --- any model -----------------------------------------------------------------------------------------------------

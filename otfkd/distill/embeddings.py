@@ -22,17 +22,25 @@ class Projections(nn.Module):
         self.width = width
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.maps = nn.ModuleList(nn.Linear(width, other) for other in teachers if other != width)
+            self.maps = nn.ModuleList(nn.Linear(width, to) if to != width else nn.Identity() for to in teachers)
 
-    def forward(self, student: Tensor, teachers: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, student: Tensor, teachers: Sequence[Tensor], only: int | None = None) -> list[Tensor]:
         """The student's embeddings, (B, d), as each teacher is to see them, (B, d_m): its own map, or none at d_m = d.
 
-        Members of another width come from outside and keep their order; a snapshot of the student never needs a map.
+        Members of another width come from outside and keep their places; a snapshot of the student never needs a map.
+
+        Args:
+            student: its embeddings.
+            teachers: the members'.
+            only: the place of the one member there is; all unless given.
         """
-        maps = iter(self.maps)
+        places = range(len(teachers)) if only is None else [only]
         with torch.autocast(student.device.type, enabled=False):
             student = student.float()
-            return [student if teacher.shape[-1] == self.width else next(maps)(student) for teacher in teachers]
+            return [
+                student if teacher.shape[-1] == self.width else self.maps[place](student)
+                for place, teacher in zip(places, teachers, strict=True)
+            ]
 
 
 def embedding_distillation(student: Tensor, teacher: Tensor, metric: Literal["mse", "cosine"]) -> Tensor:

@@ -14,6 +14,7 @@ from otfkd.data.collate import Tokens
 from otfkd.errors import UserError
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import quiet
+from otfkd.processes import gathered
 
 _IGNORED = -100  # a label that is not to be predicted
 
@@ -39,12 +40,17 @@ class MaskedLanguage(nn.Module):
         self.probability = probability
 
     def forward(self, tokens: Tokens, generator: torch.Generator) -> Tensor:
-        """The mean cross-entropy of the masked tokens, a float32 scalar; 0 for a batch in which chance masked none."""
+        """The mean cross-entropy of the masked tokens, a float32 scalar; 0 for a batch in which chance masked none.
+
+        The mean is over the shares of all processes.
+        """
         ids, labels = mask_tokens(tokens.input_ids, self.tokenizer, self.probability, generator)
         (model,) = self._model
         logits = model(input_ids=ids, attention_mask=tokens.attention_mask).logits
         losses = cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=_IGNORED, reduction="sum")
-        return losses / (labels != _IGNORED).sum().clamp(min=1)
+        # Shares of a batch differ in how many tokens chance masked.
+        asked = gathered((labels != _IGNORED).sum().view(1)).sum()
+        return gathered(losses.view(1)).sum() / asked.clamp(min=1)
 
 
 def mask_tokens(

@@ -1,5 +1,6 @@
 """The LightningModule: a student, its training-only head, and the teacher slot."""
 
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -81,7 +82,8 @@ class Distillation(L.LightningModule):
         config, twice = self.config.objective, batch.student.twice()
         embeddings = self.student(twice)
         view1, view2 = (gathered(view) for view in self.project(embeddings).chunk(2))
-        teachers, weights = self.taught(batch, batch_idx)
+        only = self._drawn(batch_idx)
+        teachers, weights = self.taught(batch, only)
         self.weighting = weighting(
             config, self.trainer.global_step, self.config.trainer.max_steps,
             first=self.teacher.first_installed, latest=self.teacher.installed,
@@ -93,7 +95,7 @@ class Distillation(L.LightningModule):
             weights,
             self.weighting,
             shuffle,
-            projections=self.projections,
+            projections=None if self.projections is None else partial(self.projections, only=only),
             repeats=self._repeats(batch) if config.mask_repeats else None,
             mlm=None if self.mlm is None else self.mlm(twice, mask),
         )
@@ -106,15 +108,22 @@ class Distillation(L.LightningModule):
         ids, mask = (gathered(pad(part, room)) for part in (batch.student.input_ids, batch.student.attention_mask))
         return repeated(Tokens(ids, mask))
 
-    def taught(self, batch: Batch, batch_idx: int) -> tuple[list[Tensor], list[float]]:
+    @property
+    def _taught(self) -> bool:
+        return self.teacher.filled and self.config.distils
+
+    def _drawn(self, batch_idx: int) -> int | None:
+        """The place of the one member that teaches on a batch; None where all do."""
+        if not (self._taught and self.config.schedule.aggregate == "sample"):
+            return None
+        return self.teacher.draw(derived_seed(self.config.seed, "member", batch_idx))
+
+    def taught(self, batch: Batch, only: int | None = None) -> tuple[list[Tensor], list[float]]:
         """What teaches on a batch: the members' embeddings and their shares; nothing while the slot is empty."""
-        slot = self.teacher
-        if not (slot.filled and self.config.distils):
+        if not self._taught:
             return [], []
-        if self.config.schedule.aggregate == "sample":
-            drawn = slot.draw(derived_seed(self.config.seed, "member", batch_idx))
-            return slot(batch.student, batch.teachers, only=drawn), [1.0]
-        return slot(batch.student, batch.teachers), slot.weights
+        shares = self.teacher.weights if only is None else [1.0]
+        return self.teacher(batch.student, batch.teachers, only=only), shares
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
         # By hand, because Lightning's refuses fused optimizers under autocast, where only fp16 would need it to.

@@ -1,6 +1,6 @@
 """The training objective: what the losses are made of and how they add up."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from otfkd.config import ObjectiveConfig
 from otfkd.data.collate import Tokens
-from otfkd.distill.embeddings import Projections, embedding_distillation
+from otfkd.distill.embeddings import embedding_distillation
 from otfkd.distill.losses import (
     consistency,
     cosine,
@@ -57,7 +57,7 @@ def objective(
     weighting: Weighting,
     generator: torch.Generator,
     *,
-    projections: Projections | None = None,
+    projections: Callable[[Tensor, Sequence[Tensor]], list[Tensor]] | None = None,
     repeats: Tensor | None = None,
     mlm: Tensor | None = None,
 ) -> Terms:
@@ -70,7 +70,7 @@ def objective(
         weights: of the members, summing to 1.
         weighting: of the teachers' term at this step.
         generator: for shuffling the teachers' ranking.
-        projections: for the kinds that compare embeddings, where widths may differ.
+        projections: for the kinds that compare embeddings, as `Projections`, where widths may differ.
         repeats: (B, B) bool, equal sentences other than a sentence itself, to be left out; None leaves nothing out.
         mlm: the masked language loss of the same sentences.
     """
@@ -132,7 +132,7 @@ def _embeddings(
     embedding: Tensor,
     teachers: Sequence[Tensor],
     weights: Sequence[float],
-    projections: Projections | None,
+    projections: Callable[[Tensor, Sequence[Tensor]], list[Tensor]] | None,
 ) -> Tensor:
     """The members' losses, averaged, each in its own space."""
     assert projections is not None

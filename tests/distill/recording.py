@@ -98,7 +98,9 @@ class Before(L.Callback):
     recorder: Recorder
     step: int = 0
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any, **__: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         assert isinstance(module, Distillation)
         if trainer.global_step > self.step:
             self.step = self.recorder.now = trainer.global_step

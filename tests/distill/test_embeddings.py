@@ -75,9 +75,17 @@ def test_only_another_width_has_a_map_and_each_member_its_own() -> None:
 def test_a_snapshot_of_the_student_needs_no_map_wherever_it_stands() -> None:
     projections = Projections(6, [10], 0)
     student, wide = random(5, 6), random(5, 10)
-    there, back = projections(student, [wide, student]), projections(student, [student, wide])
-    assert torch.equal(there[0], back[1])
-    assert torch.equal(projections(student, [student])[0], student)
+    for seen in (projections(student, [wide, student])[1], *projections(student, [student])):
+        assert torch.equal(seen, student)
+    assert torch.equal(projections(student, [student], only=3)[0], student)
+
+
+def test_a_member_that_is_asked_alone_has_the_map_it_has_among_others() -> None:
+    projections = Projections(6, [10, 6, 10], 0)
+    student, members = random(5, 6), [random(5, width) for width in (10, 6, 10)]
+    for place, seen in enumerate(projections(student, members)):
+        (alone,) = projections(student, [members[place]], only=place)
+        assert torch.equal(alone, seen)
 
 
 def test_maps_follow_their_seed_and_leave_the_global_stream_alone() -> None:

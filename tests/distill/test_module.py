@@ -165,7 +165,8 @@ def test_a_model_without_a_head_is_refused_before_training(configure: Configure)
 def test_what_moves_is_logged_as_it_applied(configure: Configure, tiny_model: Path) -> None:
     run = configure(
         "experiment=distill_static", f"teacher={tiny_model}", "teacher.pooler=cls", "objective.kd_weight=2.0",
-        "objective.kd_ramp=first", "objective.kd_ramp_steps=2", "objective.temperature_teacher=0.0125", "objective.temperature_teacher_final=0.1125",
+        "objective.kd_ramp=first", "objective.kd_ramp_steps=2",
+        "objective.temperature_teacher=0.0125", "objective.temperature_teacher_final=0.1125",
         "trainer.accumulate=2", "trainer.max_steps=5",
     )  # fmt: skip
     rows = metrics(train(run).folder)

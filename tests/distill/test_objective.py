@@ -170,7 +170,7 @@ def test_the_same_member_twice_is_one(kd: str) -> None:
 def test_embedding_kinds_average_the_members_losses_each_through_its_own_map(kd: Any) -> None:
     members, weights = [random(5, 64), TEACHER, random(6, 64)], [0.5, 0.3, 0.2]
     maps = list(Projections(16, [64, 16, 64], 0).maps)
-    seen = [maps[0](EMBEDDING), EMBEDDING, maps[1](EMBEDDING)]
+    seen = [maps[0](EMBEDDING), EMBEDDING, maps[2](EMBEDDING)]
     expected = sum(
         weight * embedding_distillation(own, member, kd).item()
         for own, member, weight in zip(seen, members, weights, strict=True)

@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 import otfkd.runs
 from otfkd.config import Config
 from otfkd.distill.module import Distillation
-from otfkd.distill.objective import Terms, objective
+from otfkd.distill.objective import Student, Terms, objective
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.models.registry import load_encoder
 from otfkd.runs import train
@@ -234,7 +234,7 @@ class Poison(L.Callback):
         assert isinstance(module, Distillation)
         if trainer.global_step == 5:
             with torch.no_grad():
-                module.student.backbone.get_input_embeddings().weight[4, 0] = math.inf
+                next(module.student.backbone.get_input_embeddings().parameters())[4, 0] = math.inf
 
 
 @pytest.mark.parametrize(
@@ -335,16 +335,17 @@ def test_several_given_teachers_teach_the_weighted_mean_of_their_similarities(
 ) -> None:
     seen: list[tuple[Tensor, Terms]] = []
 
-    def kept(config: Any, views: tuple[Tensor, Tensor], *rest: Any) -> Terms:
-        terms = objective(config, views, *rest)
-        seen.append((views[0].detach(), terms))
+    def kept(config: Any, student: Student, *rest: Any, **more: Any) -> Terms:
+        terms = objective(config, student, *rest, **more)
+        seen.append((student.view1.detach(), terms))
         return terms
 
     asked = spied(monkeypatch)
     monkeypatch.setattr("otfkd.distill.module.objective", kept)
     folders = [make_model(tmp_path / str(width), width=width, seed=width) for width in (32, 48)]
     given = [f"teacher=[{folders[0]},{folders[1]}]", "teacher.weights=[3,1]", "teacher.pooler=mean"]
-    train(configure("experiment=distill_static", *given, "trainer.max_steps=2"))
+    sharp = ["objective.temperature_student=0.025", "objective.temperature_teacher=0.0125"]
+    train(configure("experiment=distill_static", *given, *sharp, "trainer.max_steps=2"))
 
     def cosines(vectors: Tensor) -> Tensor:
         unit = normalize(vectors.double())
