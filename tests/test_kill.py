@@ -157,6 +157,11 @@ def count_calls(patched: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
+def within(folder: Path) -> list[str]:
+    """A run's folder and a token cache of its own, so that every run makes as many files."""
+    return [f"paths.runs={folder}", f"paths.cache={folder / 'cache'}"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(VARIANTS)), ids=list(VARIANTS))
 def test_killed_runs_end_with_the_same_bits(
@@ -170,12 +175,12 @@ def test_killed_runs_end_with_the_same_bits(
     run = command("trainer.checkpoint_every=4", "trainer.max_steps=14", "schedule.every=3", *VARIANTS[name])
     with monkeypatch.context() as patched:
         counts = count_calls(patched)
-        straight = train(configure(*run, f"paths.runs={tmp_path / 'straight'}"))
+        straight = train(configure(*run, *within(tmp_path / "straight")))
     expected, rng = final(straight.folder), random.Random(name)
     reached = [(moment, count) for moment, count in zip(MOMENTS, counts, strict=True) if count]
     for trial, (moment, count) in enumerate(reached[number % 2 :: 2]):
         runs = tmp_path / str(trial)
-        config, call = configure(*run, f"paths.runs={runs}"), rng.randint(1, count)
+        config, call = configure(*run, *within(runs)), rng.randint(1, count)
         assert killed(fork_and_train(config, functools.partial(arm, moment, call))), (moment, call)
         kill_sometime(fork_and_train(config), rng)
         assert not killed(fork_and_train(config))

@@ -1,5 +1,6 @@
 """The LightningModule: a student, its training-only head, and the teacher slot."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from otfkd.distill.rate import decayed
 from otfkd.distill.schedule import Plan
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.distill.weighting import Weighting, moving, weighting
+from otfkd.errors import UserError
 from otfkd.models.encoder import Encoder, Head, evaluating
 from otfkd.processes import gathered, rank
 from otfkd.provenance import derived_seed
@@ -140,7 +142,11 @@ class Distillation(L.LightningModule):
         return config.optimizer.lr * decayed(config.optimizer.decay, step, start, end)
 
     def step_metrics(self) -> dict[str, float]:
-        """Means over the micro-batches of the optimizer step just done; asking starts the next step's."""
+        """Means over the micro-batches of the optimizer step just done; asking starts the next step's.
+
+        Raises:
+            UserError: one is not finite: the run has diverged.
+        """
         terms, self.terms = self.terms, []
         metrics = {
             "lr": self.rate,
@@ -154,6 +160,12 @@ class Distillation(L.LightningModule):
             "mlm": [term.mlm for term in terms if term.mlm is not None],
         }
         metrics |= {name: _mean(values) for name, values in optional.items() if values}
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise UserError(
+                    f"{name} is {value} at step {self.trainer.global_step}, the run has diverged: "
+                    "lower optimizer.lr or raise the objective's temperatures"
+                )
         if "kd" in metrics and self.weighting is not None:
             metrics |= {name: getattr(self.weighting, name) for name in moving(self.config.objective)}
         return metrics

@@ -17,6 +17,7 @@ from otfkd.config import Config
 from otfkd.distill.module import Distillation
 from otfkd.distill.objective import Student, Terms, objective
 from otfkd.distill.teacher import TeacherSlot
+from otfkd.errors import UserError
 from otfkd.models.registry import load_encoder
 from otfkd.runs import train
 from tests.conftest import make_model
@@ -227,6 +228,9 @@ def test_refused_rotations_do_not_count_towards_the_most(
     assert_taught(recorder, {step: [recorder.trained[step]] for step in (2, 6)})
 
 
+UNREAD = "backbone.embeddings.word_embeddings.weight"  # its row 4 is [MASK]
+
+
 class Poison(L.Callback):
     """Before step 6 makes a weight infinite that no sentence reads, so that the losses stay finite."""
 
@@ -234,7 +238,7 @@ class Poison(L.Callback):
         assert isinstance(module, Distillation)
         if trainer.global_step == 5:
             with torch.no_grad():
-                next(module.student.backbone.get_input_embeddings().parameters())[4, 0] = math.inf
+                module.student.get_parameter(UNREAD)[4, 0] = math.inf
 
 
 @pytest.mark.parametrize(
@@ -262,6 +266,11 @@ def test_weights_that_are_not_finite_never_teach(
     assert last is not None
     assert same(last, recorder.trained[5] if best else recorder.members[3][0])
     assert all(bool(tensor.isfinite().all()) for tensor in last.values())
+
+
+def test_a_run_that_diverges_stops_and_says_so(configure: Callable[..., Config]) -> None:
+    with pytest.raises(UserError, match=r"is (nan|inf) at step \d+, the run has diverged: lower optimizer\.lr"):
+        train(configure("experiment=otfkd", "schedule.every=3", "optimizer.lr=1e30", "evaluation.every=null"))
 
 
 # Several members
