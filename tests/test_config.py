@@ -154,7 +154,6 @@ def test_an_impossible_size_is_refused(key: str) -> None:
         ("data=text", "data.path"),
         ("model=custom", "model.path"),
         ("teacher=custom", "teacher.path"),
-        ("schedule=at", "schedule.at"),
     ],
 )
 def test_a_choice_that_needs_a_value_asks_for_it(choice: str, key: str) -> None:

@@ -174,8 +174,8 @@ def make_step(config: Config) -> tuple[Distillation, Any]:
 
 def step(module: Any, own: Distillation, batch: Any) -> dict[str, Any]:
     """One backward pass: the loss and every gradient."""
-    own.training_step = lambda batch, _: Distillation.training_step(own, batch, 0)  # type: ignore[method-assign]
-    own.forward = own.training_step  # type: ignore[method-assign, assignment]
+    own.training_step = lambda batch, _: Distillation.training_step(own, batch, 0)  # type: ignore[assignment, method-assign]
+    own.forward = own.training_step  # type: ignore[method-assign]
     loss = module(batch, 0)
     loss.backward()
     return {"loss": loss.item()} | {name: p.grad.tolist() for name, p in own.named_parameters() if p.grad is not None}
@@ -184,14 +184,14 @@ def step(module: Any, own: Distillation, batch: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "objective",
     [
-        ("objective=simcse",),
+        pytest.param(("objective=simcse",), marks=pytest.mark.slow),
         (
             "objective=distill",
             "objective.mask_repeats=true",
             "objective.consistency_weight=1.0",
             "data.path={repeating}",
         ),
-        ("objective=distill_group_p",),
+        pytest.param(("objective=distill_group_p",), marks=pytest.mark.slow),
         ("objective=distill", "objective.kd=mse"),
     ],
 )

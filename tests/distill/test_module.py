@@ -43,7 +43,13 @@ def wide(tmp_path: Path) -> Path:
     return make_model(tmp_path / "wide", width=48, seed=3)
 
 
-@pytest.mark.parametrize("chosen", [("kd=mse",), ("kd=js", "group_size=2", "kd_ramp=rotation", "kd_ramp_steps=2")])
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        ("kd=mse",),
+        pytest.param(("kd=js", "group_size=2", "kd_ramp=rotation", "kd_ramp_steps=2"), marks=pytest.mark.slow),
+    ],
+)
 def test_a_weight_of_nought_is_plain_simcse_to_the_bit_whatever_the_slot_holds(
     configure: Configure, wide: Path, chosen: tuple[str, ...]
 ) -> None:
@@ -60,10 +66,10 @@ def test_a_weight_of_nought_is_plain_simcse_to_the_bit_whatever_the_slot_holds(
     ("kd", "precision"),
     [
         ("js", "bfloat16"),
-        ("listmle", "float32"),
-        ("rank_margin", "float32"),
+        pytest.param("listmle", "float32", marks=pytest.mark.slow),
+        pytest.param("rank_margin", "float32", marks=pytest.mark.slow),
         ("mse", "bfloat16"),
-        ("cosine", "float32"),
+        pytest.param("cosine", "float32", marks=pytest.mark.slow),
     ],
 )
 def test_every_kind_trains_on_a_wider_teacher_and_then_on_snapshots(

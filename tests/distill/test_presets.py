@@ -39,6 +39,12 @@ def those_given(run: Recorder) -> Iterator[list[Member]]:
         yield [(1 / len(first), member) for member in first]
 
 
+def a_third_of_the_first(run: Recorder) -> Iterator[list[Member]]:
+    base, large = run.members[0]
+    for _ in range(STEPS):
+        yield [(0.33, base), (0.67, large)]
+
+
 def student_of_every_fourth_step(run: Recorder) -> Iterator[list[Member]]:
     for step in range(1, STEPS + 1):
         yield [] if step < 4 else [(1.0, run.trained[4 if step < 8 else 8])]
@@ -108,6 +114,7 @@ CASES = {
     "distill_static": Case(those_given, teachers=1),
     "distillcse": Case(those_given, teachers=2),
     "distillcse_script": Case(those_given, teachers=1),
+    "rankcse": Case(a_third_of_the_first, teachers=2),
     "distillcse_rounds": Case(
         best_of_each_round,
         (EVERY_4, "evaluation.every=2"),
@@ -198,6 +205,7 @@ def test_a_round_begins_again_from_the_base_encoder(
         assert not same(recorder.trained[step], base)
 
 
+@pytest.mark.slow  # the replays train every preset too
 @pytest.mark.parametrize("name", CASES)
 def test_three_steps_of_every_preset_are_finite_and_scored(
     configure: Callable[..., Config], external: list[str], name: str
