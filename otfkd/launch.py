@@ -129,10 +129,11 @@ def launch(task: Callable[[Config], T], config: Config) -> T:
     answers: Answers = multiprocessing.get_context("spawn").SimpleQueue()
     shown = bool(logging.getLogger("otfkd").handlers)
     arguments = (task, config, _free_port(), shown, answers)
-    running = start_processes(_process, arguments, config.trainer.devices, join=False)  # type: ignore[no-untyped-call]
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns that it finds no unused parameters, as it should
     given: list[tuple[int, Any]] = []
     failure: ProcessException | None = None
     with stop_flag() as stopping:
+        running = start_processes(_process, arguments, config.trainer.devices, join=False)  # type: ignore[no-untyped-call]
         told = ended = False
         try:
             while not ended:
@@ -150,11 +151,11 @@ def launch(task: Callable[[Config], T], config: Config) -> T:
                 process.kill()
     errors = [answer for _, answer in given if isinstance(answer, BaseException)]
     if errors:
-        raise errors[0]
+        raise errors[0] from failure
     if failure is not None:
         if told:
             raise Interrupted("stopped before there was anything to save")
-        raise RuntimeError(first_line(failure))
+        raise RuntimeError(first_line(failure)) from failure
     result: T = dict(given)[0]
     return result
 

@@ -74,7 +74,7 @@ def finished(runs: Path) -> list[Path]:
 @pytest.mark.parametrize("launcher", [COMMAND, [*TORCHRUN, *COMMAND[1:]]], ids=["own", "torchrun"])
 def test_a_sweep_of_two_processes_a_run(overrides: list[str], tmp_path: Path, launcher: list[str]) -> None:
     command = [*launcher, "-m", *overrides, *SMALL, "seed=0,1"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stderr
     assert [folder.name for folder in finished(tmp_path / "runs")] == ["s0", "s1"]
     for folder in finished(tmp_path / "runs"):
