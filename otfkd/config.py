@@ -41,7 +41,7 @@ class ModelConfig(Node):
 
 
 class DataConfig(Node):
-    source: Literal["mini", "text", "hub"]
+    source: Literal["mini", "text", "hub", "stsb", "sick", "csv"]
     path: str | None
     repo: str | None
     file: str | None
@@ -67,6 +67,7 @@ class StudentConfig(Node):
 
 
 class ObjectiveConfig(Node):
+    supervised: Literal["simcse", "cosent", "cosine_regression", "softmax"] | None  # None: from sentences alone
     temperature: PositiveFloat
     mask_repeats: bool
     consistency_weight: NonNegativeFloat
@@ -257,8 +258,19 @@ class Config(Root):
 
     @property
     def negatives_per_anchor(self) -> int:
-        """In-batch negatives of each anchor, whatever the number of processes; accumulation adds none."""
-        return self.data.batch_size - 1
+        """In-batch negatives of each anchor over all processes, where it has any; accumulation adds none."""
+        match self.objective.supervised:
+            case None:
+                return self.data.batch_size - 1
+            case "simcse":
+                return 2 * self.data.batch_size - 1
+            case _:
+                return 0
+
+    @property
+    def read_at_once(self) -> int:
+        """Sentences in one pass of the student: both views of each, or all of every example."""
+        return self.data.batch_size * (3 if self.objective.supervised == "simcse" else 2)
 
     @property
     def processes(self) -> int:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from otfkd.config import Config, ScheduleConfig
+from otfkd.data.corpus import Corpus
+from otfkd.data.labelled import Examples
 from otfkd.distill.schedule import Plan
 from otfkd.models.encoder import Encoder
 from otfkd.prepare import Prepared
@@ -11,19 +13,12 @@ from otfkd.prepare import Prepared
 def describe(run: Prepared, student: Encoder, teachers: Sequence[Encoder]) -> str:
     """The plan in words: data, steps, what is due when, and what it will take."""
     config, plan = run.config, run.plan
-    passes = config.total_batches * config.data.batch_size / run.sentences
     state = "finished" if run.finished else "interrupted" if (run.folder / "checkpoints/last.ckpt").is_file() else "new"
     rows = [
         ("run", f"{run.folder} ({state})"),
         ("student", f"{run.base_folder}, pooler {student.pooler}, {_count(student):,} parameters"),
         ("teacher", _teacher_line(run, teachers)),
-        ("corpus", f"{run.corpus.path}, {run.sentences:,} sentences, read {passes:.2f} times"),
-        (
-            "steps",
-            f"{plan.max_steps} optimizer steps of {config.trainer.accumulate} x {config.data.batch_size} sentences",
-        ),
-        ("processes", f"{config.processes}, {_share(config)} of those sentences each"),
-        ("negatives", f"{config.negatives_per_anchor} per anchor (accumulation adds none)"),
+        *_data_lines(run),
         ("evaluate", f"{run.suite.dev.name} after {_steps(plan.evaluate)}"),
         ("cache", f"after {_steps(plan.cache)}"),
         ("rotate", _rotation_line(plan, config.schedule)),
@@ -33,6 +28,32 @@ def describe(run: Prepared, student: Encoder, teachers: Sequence[Encoder]) -> st
         ("disk", f"about {_bytes(_disk(run, student))}"),
     ]
     return "\n".join(f"{name:<11}{value}" for name, value in rows)
+
+
+def _data_lines(run: Prepared) -> list[tuple[str, str]]:
+    """What is read, how often, and what a batch makes of it."""
+    config, data = run.config, run.data
+    unit = "examples" if isinstance(data, Examples) else "sentences"
+    passes = config.total_batches * config.data.batch_size / run.size
+    batches = f"{run.plan.max_steps} optimizer steps of {config.trainer.accumulate} x {config.data.batch_size} {unit}"
+    if isinstance(data, Corpus):
+        lines = [
+            ("corpus", f"{data.path}, {run.size:,} sentences, read {passes:.2f} times"),
+            ("steps", batches),
+        ]
+    else:
+        dropped = f" ({data.left_out} more are dev's and left out)" if data.left_out else ""
+        seen = run.fine_tuned.trained_on if run.fine_tuned is not None else {}
+        told = ", ".join(f"{count} of {name}" for name, count in seen.items())
+        lines = [
+            ("examples", f"{data.name}, {run.size:,} {data.what}{dropped}, read {passes:.2f} times"),
+            ("steps", f"{batches}, objective {config.objective.supervised}"),
+            ("trained on", f"test pairs too: {told}" if told else "no test pair"),
+        ]
+    lines.append(("processes", f"{config.processes}, {_share(config)} of those {unit} each"))
+    if config.negatives_per_anchor:
+        lines.append(("negatives", f"{config.negatives_per_anchor} per anchor (accumulation adds none)"))
+    return lines
 
 
 def _rotation_line(plan: Plan, schedule: ScheduleConfig) -> str:
@@ -123,10 +144,11 @@ def _count(encoder: Encoder) -> int:
 def _memory(run: Prepared, student: Encoder, teachers: Sequence[Encoder]) -> float:
     """Bytes in each process: weights, gradients and two moments in float32, the teacher, and activations.
 
-    Activations by Korthikanti et al. 2022, eq. 2, s*b*h*(34 + 5*a*s/h) bytes a layer at 16 bits, for both views.
+    Activations by Korthikanti et al. 2022, eq. 2, s*b*h*(34 + 5*a*s/h) bytes a layer at 16 bits, for all that is read
+    at once.
     """
     config, shape = run.config, student.backbone.config
-    s, b, h = config.data.max_length, 2 * _share(config), shape.hidden_size
+    s, b, h = config.data.max_length, config.read_at_once // config.processes, shape.hidden_size
     layer = s * b * h * (34 + 5 * shape.num_attention_heads * s / h)
     width = 2 if config.precision.compute == "float32" else 1
     held = sum(_count(teacher) for teacher in teachers) + _copies(run) * _count(student)

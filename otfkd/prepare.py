@@ -2,6 +2,7 @@
 
 import glob
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from otfkd.config import Config
 from otfkd.data.corpus import Corpus, find_corpus
+from otfkd.data.labelled import LEARNS_FROM, Examples, load_examples
 from otfkd.data.sts import Suite, load_suite
 from otfkd.distill.mlm import MaskedLanguage, load_masked_language
 from otfkd.distill.schedule import Plan, make_plan
@@ -18,6 +20,7 @@ from otfkd.errors import UserError
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import find_model, fingerprint_model, load_encoder
 from otfkd.provenance import config_hash, derived_seed, resolve_precision
+from otfkd.results import FineTuned
 
 RESULTS = "results.jsonl"
 PROVENANCE = "provenance.json"
@@ -32,8 +35,8 @@ class Prepared:
         plan: what is due when.
         model: the base encoder's folder.
         teachers: the folders of the initial teacher's members, none where the slot starts empty.
-        corpus: the training text.
-        sentences: how many it has.
+        data: the training text, or labelled examples.
+        size: how many sentences or examples it has.
         suite: the dev and test tasks.
         fingerprints: content hashes of the above.
     """
@@ -42,29 +45,45 @@ class Prepared:
     plan: Plan
     model: Path
     teachers: tuple[Path, ...]
-    corpus: Corpus
-    sentences: int
+    data: Corpus | Examples
+    size: int
     suite: Suite
     fingerprints: dict[str, str]
 
     @cached_property
     def hash(self) -> str:
-        named = self.fingerprints
+        named = {**self.fingerprints, "model": self._lineages([self.model])[0]}
         if self.teachers:
-            named = {**named, "teacher": "; ".join(self._lineages())}
+            named = {**named, "teacher": "; ".join(self._lineages(self.teachers))}
         return config_hash(self.config, named)
 
-    def _lineages(self) -> list[str]:
-        """What the teachers are called in the hash: of earlier runs their configs, so that seeds share a folder."""
-        origins = [read_provenance(folder.parent) for folder in self.teachers]
+    def _lineages(self, models: Sequence[Path]) -> list[str]:
+        """What models are called in the hash: earlier runs by their configs, so that seeds share a folder."""
+        origins = [read_provenance(folder.parent) for folder in models]
         seeds = {origin["seed"] for origin in origins if origin is not None}
-        own = seeds == {self.config.seed}  # each seed has teachers of its own, rather than all seeds the same several
+        own = seeds == {self.config.seed}  # each seed has models of its own, rather than all seeds the same several
         return [
             f"run {origin['config_hash']}, seed {'the same' if own else origin['seed']}"
             if origin is not None
             else fingerprint_model(folder)
-            for folder, origin in zip(self.teachers, origins, strict=True)
+            for folder, origin in zip(models, origins, strict=True)
         ]
+
+    @cached_property
+    def fine_tuned(self) -> FineTuned | None:
+        """What a fine-tuning learns from, for its rows; None for other runs."""
+        objective = self.config.objective.supervised
+        if objective is None or not isinstance(self.data, Examples):
+            return None
+        return FineTuned(
+            objective=objective,
+            data=self.data.name,
+            examples=self.size,
+            data_sha256=self.data.sha256,
+            model=self.config.model.path,
+            model_sha256=self.fingerprints["model"],
+            trained_on=self.data.seen(self.suite.test),
+        )
 
     @property
     def folder(self) -> Path:
@@ -122,19 +141,32 @@ def prepare(config: Config) -> Prepared:
     model = find_model(config.model.path)
     teachers = _find_teachers(config) if config.teacher.source == "model" else ()
     cache = Path(config.paths.cache)
-    corpus = find_corpus(config.data, cache)
-    sentences = corpus.count()
-    if sentences < config.data.batch_size:
-        raise UserError(
-            f"{corpus.path} has {sentences} sentences, fewer than data.batch_size={config.data.batch_size}: "
-            "lower data.batch_size or give more text"
-        )
     suite = load_suite(config.evaluation, config.paths.data_root, cache)
+    data, name, size = _find_data(config, suite, cache)
+    if size < config.data.batch_size:
+        raise UserError(
+            f"{name}, fewer than data.batch_size={config.data.batch_size}: lower data.batch_size or give more text"
+        )
     _check_writable(Path(config.paths.runs))
-    fingerprints = {"model": fingerprint_model(model), "corpus": corpus.sha256, "suite": suite.checksum}
+    fingerprints = {"model": fingerprint_model(model), "corpus": data.sha256, "suite": suite.checksum}
     if teachers:
         fingerprints["teacher"] = "+".join(fingerprint_model(folder) for folder in teachers)
-    return Prepared(config, plan, model, teachers, corpus, sentences, suite, fingerprints)
+    return Prepared(config, plan, model, teachers, data, size, suite, fingerprints)
+
+
+def _find_data(config: Config, suite: Suite, cache: Path) -> tuple[Corpus | Examples, str, int]:
+    """What the objective learns from, what to call it in a message, and how many there are."""
+    objective = config.objective.supervised
+    if objective is None:
+        corpus = find_corpus(config.data, cache)
+        count = corpus.count()
+        return corpus, f"{corpus.path} has {count} sentences", count
+    if config.processes > 1:
+        raise UserError("fine-tuning runs in one process: leave trainer.devices=1 and trainer.nodes=1")
+    if config.teacher.source != "none":
+        raise UserError(f"the objective {objective} learns from labels and has no teacher: leave teacher=none")
+    examples = load_examples(config.data, LEARNS_FROM[objective], config.paths.data_root, cache).without(suite.dev)
+    return examples, f"{examples.name} has {len(examples)} examples", len(examples)
 
 
 def _find_teachers(config: Config) -> tuple[Path, ...]:

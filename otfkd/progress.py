@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from otfkd.cost import forget_peak_memory, peak_memory
-from otfkd.distill.module import Distillation
 from otfkd.distill.rotation import TeacherRotation
+from otfkd.distill.training import TrainingModule
 from otfkd.runlog import RunLog
 
 _LINES = 10  # plain lines a run, where there is no terminal
@@ -53,7 +53,7 @@ class StepReport(L.Callback):
         if trainer.global_step == self.step:
             return
         self.step = trainer.global_step
-        assert isinstance(module, Distillation)
+        assert isinstance(module, TrainingModule)
         values = module.step_metrics()
         last = self.step == self.total
         if self.step % self.every == 0 or last:

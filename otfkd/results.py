@@ -47,6 +47,30 @@ class Cost(BaseModel):
     rotations: tuple[tuple[int, str | None], ...]
 
 
+class FineTuned(BaseModel):
+    """What a fine-tuned model learnt from, and what it was before.
+
+    Attributes:
+        objective: the supervised objective.
+        data: the labelled examples.
+        examples: how many.
+        data_sha256: of all of them.
+        model: where it started.
+        model_sha256: of that model's files.
+        trained_on: how many pairs of each test task were among the examples, for those that had any.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    objective: str
+    data: str
+    examples: int
+    data_sha256: str
+    model: str
+    model_sha256: str
+    trained_on: dict[str, int]
+
+
 class Row(BaseModel):
     """Scores of one model on the tasks of one split.
 
@@ -67,6 +91,7 @@ class Row(BaseModel):
         config_hash: of the run.
         teacher_sha256: the initial teacher's files, None where it has none.
         cost: of training; None for a model that was not trained here.
+        fine_tuned: from what; None for a model that was not fine-tuned.
         environment: revision, versions, device, threads.
     """
 
@@ -90,6 +115,7 @@ class Row(BaseModel):
     config_hash: str | None
     teacher_sha256: str | None
     cost: Cost | None = None
+    fine_tuned: FineTuned | None = None
     environment: dict[str, Any]
 
 

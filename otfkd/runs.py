@@ -17,8 +17,10 @@ from omegaconf import OmegaConf
 
 from otfkd.config import Config
 from otfkd.cost import read_cost
-from otfkd.data.datamodule import CorpusData, Source
+from otfkd.data.corpus import Corpus
+from otfkd.data.datamodule import CorpusData, LabelledData, Source
 from otfkd.data.files import write_text
+from otfkd.data.labelled import Examples
 from otfkd.data.tokens import token_cache
 from otfkd.describe import describe
 from otfkd.distill.checkpoints import Checkpoints, WholeFiles
@@ -27,7 +29,9 @@ from otfkd.distill.module import Distillation, diagnose
 from otfkd.distill.rotation import TeacherRotation
 from otfkd.distill.snapshots import SnapshotCache
 from otfkd.distill.teacher import TeacherSlot
+from otfkd.distill.training import TrainingModule
 from otfkd.errors import UserError
+from otfkd.finetune.module import FineTuning
 from otfkd.launch import cluster, join, launch, one_voice
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.export import save_encoder
@@ -112,11 +116,7 @@ def _train(
         cache.prune(())
     torch.manual_seed(derived_seed(config.seed, "head"))
     head = Head(student.width) if config.model.head and student.head is None else None
-    data, reads = _data(run, student, teachers, done)
-    slot = TeacherSlot()
-    if teachers:
-        slot.install(teachers, config.teacher.weights, reads)
-    module = Distillation(student, head, slot, config, run.plan, mlm)
+    module, data = _learning(run, student, head, teachers, mlm, done)
     mirror = _logger(run) if rank() == 0 else None
     run_log = RunLog(folder, mirror)
     if not done:
@@ -174,23 +174,53 @@ def _numerics(config: Config) -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
 
 
+def _learning(
+    run: Prepared,
+    student: Encoder,
+    head: Head | None,
+    teachers: Sequence[Encoder],
+    mlm: MaskedLanguage | None,
+    done: int,
+) -> tuple[TrainingModule, L.LightningDataModule]:
+    """How the student learns, and from what: by itself and from teachers, or from labelled examples."""
+    config = run.config
+    if isinstance(run.data, Examples):
+        return FineTuning(student, head, config, run.plan), _labelled_data(run, run.data, student, done)
+    data, reads = _data(run, run.data, student, teachers, done)
+    slot = TeacherSlot()
+    if teachers:
+        slot.install(teachers, config.teacher.weights, reads)
+    return Distillation(student, head, slot, config, run.plan, mlm), data
+
+
+def _source(run: Prepared, corpus: Corpus, encoder: Encoder) -> Source:
+    length = run.config.data.max_length
+    tokens = after_first(lambda: token_cache(corpus, encoder.tokenizer, length, run.cache, encoder.prompt))
+    return Source(tokens, encoder.pad_id)
+
+
+def _labelled_data(run: Prepared, examples: Examples, student: Encoder, done: int) -> LabelledData:
+    config = run.config
+    return LabelledData(
+        _source(run, examples.corpus(run.cache), student),
+        examples,
+        batch_size=config.data.batch_size,
+        seed=config.seed,
+        total_batches=config.total_batches,
+        start=done * config.trainer.accumulate,
+    )
+
+
 def _data(
-    run: Prepared, student: Encoder, teachers: Sequence[Encoder], done: int
+    run: Prepared, corpus: Corpus, student: Encoder, teachers: Sequence[Encoder], done: int
 ) -> tuple[CorpusData, list[int | None]]:
     """The corpus as each model reads it, and for each teacher which of its own tokens it reads, if any."""
     config = run.config
-
-    def source(encoder: Encoder) -> Source:
-        tokens = after_first(
-            lambda: token_cache(run.corpus, encoder.tokenizer, config.data.max_length, run.cache, encoder.prompt)
-        )
-        return Source(tokens, encoder.pad_id)
-
     readers = {teacher.reading: teacher for teacher in teachers}
     own = [reading for reading in readers if reading != student.reading]
     data = CorpusData(
-        source(student),
-        [source(readers[reading]) for reading in own],
+        _source(run, corpus, student),
+        [_source(run, corpus, readers[reading]) for reading in own],
         batch_size=config.data.batch_size,
         seed=config.seed,
         total_batches=config.total_batches,
@@ -291,8 +321,9 @@ def _test(run: Prepared, student: Encoder, checkpoints: Checkpoints, rotation: T
 
     def score(encoder: Encoder, checkpoint: Literal["selected", "last"], step: int, generation: int) -> list[Row]:
         origin = Origin(
-            config.name, checkpoint, config.seed, step, generation, run.hash, run.fingerprints.get("teacher"), cost
-        )
+            config.name, checkpoint, config.seed, step, generation, run.hash, run.fingerprints.get("teacher"), cost,
+            run.fine_tuned,
+        )  # fmt: skip
         return score_rows(encoder.to(device), run.suite, config.evaluation, origin)
 
     weights, facts = checkpoints.load_best()

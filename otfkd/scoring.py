@@ -23,7 +23,7 @@ from otfkd.evaluation.transfer import PROTOCOLS, evaluate_transfer
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import find_model, load_encoder, saved_pooler
 from otfkd.provenance import environment, hash_weights
-from otfkd.results import Cost, Row, append_row
+from otfkd.results import Cost, FineTuned, Row, append_row
 
 log = logging.getLogger("otfkd")
 
@@ -40,6 +40,7 @@ class Origin:
     config_hash: str | None = None
     teacher_sha256: str | None = None
     cost: Cost | None = None
+    fine_tuned: FineTuned | None = None
 
 
 def dev_score(encoder: Encoder, suite: Suite, config: EvaluationConfig) -> float:

@@ -152,6 +152,7 @@ def test_an_impossible_size_is_refused(key: str) -> None:
     ("choice", "key"),
     [
         ("data=text", "data.path"),
+        ("data=labelled", "data.path"),
         ("model=custom", "model.path"),
         ("teacher=custom", "teacher.path"),
     ],

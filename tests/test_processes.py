@@ -160,7 +160,7 @@ def make_step(config: Config) -> tuple[Distillation, Any]:
 
     run = prepare(config)
     student = run.load_student()
-    tokens = token_cache(run.corpus, student.tokenizer, config.data.max_length, run.cache)
+    tokens = token_cache(run.data, student.tokenizer, config.data.max_length, run.cache)
     source = Source(tokens, student.pad_id)
     slot = TeacherSlot()
     slot.install(run.load_teachers())

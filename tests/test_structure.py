@@ -20,6 +20,7 @@ LAYERS = (
     {"models"},
     {"evaluation"},
     {"distill"},
+    {"finetune"},
     {"results", "cost", "runlog", "runfolder", "signals", "prepare", "describe", "progress", "scoring", "launch"},
     {"runs", "api"},
     {"reporting"},

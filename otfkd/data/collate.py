@@ -49,6 +49,25 @@ class Batch:
         return type(self)(self.lines, self.student.to(device), tuple(tokens.to(device) for tokens in self.teachers))
 
 
+@dataclass(frozen=True)
+class LabelledBatch:
+    """B labelled examples.
+
+    Attributes:
+        tokens: (columns * B, L), all first sentences, then all second ones, and so on.
+        columns: sentences an example.
+        labels: (B,) float32 grades or positions of classes; empty where the order of the sentences says it all.
+    """
+
+    tokens: Tokens
+    columns: int
+    labels: Tensor
+
+    def to(self, device: torch.device | str, **_: Any) -> Self:
+        """Move to a device; Lightning calls this and passes transfer options on."""
+        return type(self)(self.tokens.to(device), self.columns, self.labels.to(device))
+
+
 def pad(rows: Sequence[Sequence[int] | NDArray[np.int32]], pad_id: int) -> Tokens:
     """Pad rows of token ids on the right to the longest of them."""
     lengths = np.array([len(row) for row in rows])

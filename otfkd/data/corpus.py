@@ -67,6 +67,12 @@ def find_corpus(config: DataConfig, cache: Path) -> Corpus:
 
         assert config.repo is not None and config.file is not None
         path = download(config.repo, config.file, "data=text data.path=FILE")
+    elif config.source != "text":
+        raise UserError(
+            f"data.source={config.source} is labelled examples, and the objective reads plain sentences: "
+            "take data=mini, text or wiki1m, or fine-tune with objective=supervised_simcse, cosent, cosine_regression "
+            "or softmax"
+        )
     else:
         if config.path is None:
             raise UserError("data.path must be given with data=text: add data.path=FILE")

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
+import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset
 
-from otfkd.data.collate import Batch, pad
+from otfkd.data.collate import Batch, LabelledBatch, pad
+from otfkd.data.labelled import Examples
 from otfkd.data.order import Order
 from otfkd.data.tokens import TokenCache
 
@@ -86,4 +89,55 @@ class CorpusData(L.LightningDataModule):
         self.start = start
 
     def train_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(self.batches, batch_size=None, sampler=_From(self.start, len(self.batches)))
+
+
+class LabelledBatches(Dataset[LabelledBatch]):
+    """Batch `number` of a run on labelled examples, made on demand.
+
+    Args:
+        order: of the examples.
+        source: their sentences as the student reads them, example by example.
+        examples: how many sentences each has, and the labels.
+        total: micro-batches of the whole run.
+    """
+
+    def __init__(self, order: Order, source: Source, examples: Examples, total: int):
+        self.order = order
+        self.source = source
+        self.columns = examples.columns
+        self.labels = torch.tensor(examples.labels, dtype=torch.float32)
+        self.total = total
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __getitem__(self, number: int) -> LabelledBatch:
+        chosen = self.order.batch(number)
+        lines = np.concatenate([chosen * self.columns + column for column in range(self.columns)])
+        _, ids = self.source.tokens.read(lines)
+        labels = self.labels[torch.from_numpy(chosen)] if len(self.labels) else self.labels
+        return LabelledBatch(pad(ids, self.source.pad_id), self.columns, labels)
+
+
+class LabelledData(L.LightningDataModule):
+    """Feeds the batches of a run on labelled examples; to Lightning the whole run is one epoch.
+
+    Args:
+        source: the examples' sentences as the student reads them, example by example.
+        examples: the labels.
+        batch_size: examples a micro-batch.
+        seed: of the order.
+        total_batches: micro-batches of the whole run.
+        start: the first micro-batch to feed, on a resume.
+    """
+
+    def __init__(
+        self, source: Source, examples: Examples, *, batch_size: int, seed: int, total_batches: int, start: int = 0
+    ):
+        super().__init__()
+        self.batches = LabelledBatches(Order(len(examples), batch_size, seed), source, examples, total_batches)
+        self.start = start
+
+    def train_dataloader(self) -> DataLoader[LabelledBatch]:
         return DataLoader(self.batches, batch_size=None, sampler=_From(self.start, len(self.batches)))

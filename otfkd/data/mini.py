@@ -21,10 +21,10 @@ Event = dict[str, Ways]
 """What happens, by slot: who, act, where, why, when, often, soon."""
 Wording = dict[str, str]
 """One wording for each slot of an event."""
-Split = Literal["dev", "test"]
+Split = Literal["train", "dev", "test"]
 
 _CORPUS_SIZE = 24_000
-_DEV_SIZE, _TEST_SIZE = 400, 800
+_TRAIN_SIZE, _DEV_SIZE, _TEST_SIZE = 2_400, 400, 800
 _WORDS = range(4, 15)
 _PAIR_WORDS = range(4, 18)
 _FACT_SHARE = 0.15
@@ -211,31 +211,77 @@ def _pair(dice: _Dice, grade: float) -> tuple[str, str]:
     return _sentence(frame, _slots(left)), _sentence(other_frame, _slots(right))
 
 
-@functools.cache
-def _graded() -> tuple[tuple[str, str, float], ...]:
-    dice = _Dice(1)
-    told: set[str] = set()
+def _triplet(dice: _Dice) -> tuple[str, str, str]:
+    """Tells an event twice, and what somebody else did in the same circumstances and in the frame of the first."""
+    topic = dice.pick(TOPICS)
+    family = dice.pick(tuple(_FRAMES))
+    event = _event(dice, topic, {})
+    other = _event(dice, topic, event)
+    told = _word(dice, event)
+    same = {slot: _retell(dice, ways, told[slot]) for slot, ways in event.items()}
+    near = {slot: _retell(dice, (other if slot in ("who", "act") else event)[slot], told[slot]) for slot in event}
+    frames = _fitting(_FRAMES[family], told["act"], same["act"], near["act"])
+    frame = dice.pick(frames)
+    other_frame = dice.pick_other(frames, frame)
+    return _sentence(frame, _slots(told)), _sentence(other_frame, _slots(same)), _sentence(frame, _slots(near))
+
+
+def _fresh(told: set[str], sentences: tuple[str, ...]) -> bool:
+    """Takes sentences of natural length that were never told before, and remembers them."""
+    fresh = len({*sentences} - told) == len(sentences)
+    if not (fresh and all(len(sentence.split()) in _PAIR_WORDS for sentence in sentences)):
+        return False
+    told.update(sentences)
+    return True
+
+
+def _graded(dice: _Dice, size: int, told: set[str]) -> tuple[tuple[str, str, float], ...]:
     graded: list[tuple[str, str, float]] = []
-    while len(graded) < _DEV_SIZE + _TEST_SIZE:
+    while len(graded) < size:
         grade = float(len(graded) % 6)
         pair = _pair(dice, grade)
-        if len({*pair} - told) == 2 and all(len(sentence.split()) in _PAIR_WORDS for sentence in pair):
-            told.update(pair)
+        if _fresh(told, pair):
             graded.append((*pair, grade))
     return tuple(graded)
 
 
 @functools.cache
+def _held_out() -> tuple[tuple[str, str, float], ...]:
+    return _graded(_Dice(1), _DEV_SIZE + _TEST_SIZE, set())
+
+
+def _held_out_sentences() -> set[str]:
+    return {sentence for left, right, _ in _held_out() for sentence in (left, right)}
+
+
+@functools.cache
 def pairs(split: Split) -> tuple[tuple[str, str, float], ...]:
-    """Returns the graded sentence pairs of a split; 5 is the same meaning, 0 is unrelated."""
-    return _graded()[:_DEV_SIZE] if split == "dev" else _graded()[_DEV_SIZE:]
+    """Returns the graded sentence pairs of a split; 5 is the same meaning, 0 is unrelated; no two share a sentence."""
+    match split:
+        case "train":
+            return _graded(_Dice(2), _TRAIN_SIZE, _held_out_sentences())
+        case "dev":
+            return _held_out()[:_DEV_SIZE]
+        case "test":
+            return _held_out()[_DEV_SIZE:]
+
+
+@functools.cache
+def triplets() -> tuple[tuple[str, str, str], ...]:
+    """Returns sentences to train on, each with a paraphrase and a near miss; none occurs in a dev or test pair."""
+    dice, told = _Dice(3), _held_out_sentences()
+    drawn: list[tuple[str, str, str]] = []
+    while len(drawn) < _TRAIN_SIZE:
+        triplet = _triplet(dice)
+        if _fresh(told, triplet):
+            drawn.append(triplet)
+    return tuple(drawn)
 
 
 @functools.cache
 def corpus() -> tuple[str, ...]:
-    """Returns distinct sentences, none of which occurs in a pair."""
-    dice = _Dice(0)
-    told = {sentence for left, right, _ in _graded() for sentence in (left, right)}
+    """Returns distinct sentences, none of which occurs in a dev or test pair."""
+    dice, told = _Dice(0), _held_out_sentences()
     sentences: list[str] = []
     while len(sentences) < _CORPUS_SIZE:
         sentence = _told(dice, dice.pick(TOPICS))

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from otfkd.config import EvaluationConfig
+from otfkd.config import DataConfig, EvaluationConfig
 from otfkd.data.grades import Pairs, check_grade
 from otfkd.errors import UserError, first_line
 
@@ -24,7 +24,7 @@ _SICK: dict[Split, tuple[str, int]] = {
 }
 
 
-def find(config: EvaluationConfig, data_root: str | None, cache: Path) -> Path:
+def find(config: EvaluationConfig | DataConfig, data_root: str | None, cache: Path) -> Path:
     """The folder in which SentEval's 'STS' and 'SICK' folders lie: evaluation.path, else the data root, else the hub's.
 
     Raises:
@@ -38,13 +38,14 @@ def find(config: EvaluationConfig, data_root: str | None, cache: Path) -> Path:
     for candidate in candidates:
         if (candidate / "STS").is_dir():
             return candidate
-    key = "evaluation.path" if config.path else "paths.data_root"
+    section = "data" if isinstance(config, DataConfig) else "evaluation"
+    key = f"{section}.path" if config.path else "paths.data_root"
     raise UserError(
         f"{key}={root} holds no STS tasks: give the folder in which SentEval's 'STS' and 'SICK' folders lie"
     )
 
 
-def from_hub(config: EvaluationConfig, cache: Path) -> Path:
+def from_hub(config: EvaluationConfig | DataConfig, cache: Path) -> Path:
     """SentEval's data from the hub, unpacked once: the folder in which its task folders lie.
 
     Raises:
@@ -123,6 +124,11 @@ def read_sick(root: Path, split: Split) -> Pairs:
     """
     file, expected = _SICK[split]
     return _table(root / "SICK" / file, expected, 5, _Columns(left=1, right=2, grade=3), header=True)
+
+
+def read_sick_judgments(root: Path, split: Split) -> tuple[str, ...]:
+    """ENTAILMENT, NEUTRAL or CONTRADICTION for each pair that `read_sick` gives."""
+    return tuple(line.split("\t")[4] for line in _lines(root / "SICK" / _SICK[split][0])[1:])
 
 
 class _Columns(NamedTuple):

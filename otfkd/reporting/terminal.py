@@ -31,7 +31,9 @@ def scores(rows: Sequence[Row]) -> str:
 def _block(row: Row) -> str:
     where = f"{row.name}, {row.checkpoint} checkpoint" if row.seed is not None else row.name
     at = f", step {row.step}, teacher generation {row.generation}" if row.step is not None else ""
-    title = f"{row.split}: {where}{at}, pooler {row.pooler}, weights {row.weights_sha256[:8]} ({row.protocol})"
+    tuned = row.fine_tuned
+    of = f", fine-tuned from {tuned.model} on {tuned.data} ({tuned.data_sha256[:8]})" if tuned is not None else ""
+    title = f"{row.split}: {where}{at}{of}, pooler {row.pooler}, weights {row.weights_sha256[:8]} ({row.protocol})"
     tasks = list(row.scores)
     width = max(7, *(len(task) for task in tasks))
     lines = [" " * 16 + "".join(f"{task:>{width + 2}}" for task in tasks)]

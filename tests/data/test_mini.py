@@ -62,6 +62,30 @@ def test_bytes_are_pinned() -> None:
         digest(f"{left}\t{right}\t{grade}" for split in SPLITS for left, right, grade in mini.pairs(split))
         == "a62f0f32715ebb0172ba18d5a8e8f99d5f13d7a9826c83c7237088a5f4055898"
     )
+    assert (
+        digest(f"{left}\t{right}\t{grade}" for left, right, grade in mini.pairs("train"))
+        == "3bebfd6c026c9bb7ee1134969c631005fac2fd1e9c0ecd2b33b0c4693ea3f471"
+    )
+    assert (
+        digest("\t".join(triplet) for triplet in mini.triplets())
+        == "8f0260a12fe83080d2f258d2aa8c7c17da17243fb16024ace9d1b1c5c10bf9a8"
+    )
+
+
+def test_what_is_trained_on_shares_no_sentence_with_dev_or_test() -> None:
+    held_out = {sentence for split in SPLITS for left, right, _ in mini.pairs(split) for sentence in (left, right)}
+    pairs = [sentence for left, right, _ in mini.pairs("train") for sentence in (left, right)]
+    triplets = [sentence for triplet in mini.triplets() for sentence in triplet]
+    assert (len(pairs), len(triplets)) == (2 * 2400, 3 * 2400)
+    for sentences in (pairs, triplets):
+        assert len(set(sentences)) == len(sentences)
+        assert not held_out & set(sentences)
+
+
+def test_a_near_miss_shares_many_words_with_the_sentence() -> None:
+    same = mean(jaccard(told, paraphrase) for told, paraphrase, _ in mini.triplets())
+    near = mean(jaccard(told, miss) for told, _, miss in mini.triplets())
+    assert 0.2 < near < same < 0.6
 
 
 def test_sentences_are_clean_lines() -> None:
@@ -88,7 +112,7 @@ def test_syntax_varies() -> None:
     assert max(openings.values()) < 0.05 * len(mini.corpus())
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("split", ["train", *SPLITS])
 def test_grades_are_balanced(split: mini.Split) -> None:
     counts = Counter(grade for _, _, grade in mini.pairs(split))
     assert sorted(counts) == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]

@@ -1,0 +1,243 @@
+"""Labelled examples for fine-tuning: graded pairs, classified pairs, and triplets with a hard negative."""
+
+import csv
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from otfkd.config import DataConfig
+from otfkd.data.corpus import Corpus
+from otfkd.data.files import write_bytes
+from otfkd.data.senteval import find, read_sick, read_sick_judgments, read_stsb
+from otfkd.data.sts import DevTask, Task
+from otfkd.errors import UserError
+from otfkd.provenance import sha256_bytes
+
+Kind = Literal["graded", "classified", "triplets"]
+CLASSES = ("entailment", "neutral", "contradiction")
+
+_WHAT: dict[Kind, str] = {
+    "graded": "pairs with a grade from 0 to 5",
+    "classified": f"pairs that are {', '.join(CLASSES[:-1])} or {CLASSES[-1]}",
+    "triplets": "triplets of a sentence, what it entails and what contradicts it",
+}
+# A CSV's columns, the label last; triplets are called as in SimCSE's own file.
+_COLUMNS: dict[Kind, tuple[str, str, str]] = {
+    "graded": ("sentence1", "sentence2", "score"),
+    "classified": ("sentence1", "sentence2", "label"),
+    "triplets": ("sent0", "sent1", "hard_neg"),
+}
+_OFFERED: dict[Kind, str] = {
+    "graded": "data=mini, stsb_train, sick_train, or labelled with data.path=FILE",
+    "classified": "data=sick_train, or labelled with data.path=FILE",
+    "triplets": "data=mini or nli, or labelled with data.path=FILE",
+}
+
+# What each supervised objective learns from.
+LEARNS_FROM: dict[str, Kind] = {
+    "simcse": "triplets",
+    "cosent": "graded",
+    "cosine_regression": "graded",
+    "softmax": "classified",
+}
+
+Pair = frozenset[str]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled examples, all of one kind.
+
+    Attributes:
+        name: where they come from.
+        kind: what they are.
+        sentences: each example's two or three.
+        labels: grades from 0 to 5 or positions in CLASSES; none for triplets, whose order says it all.
+        left_out: how many were dropped because dev holds their pair.
+    """
+
+    name: str
+    kind: Kind
+    sentences: tuple[tuple[str, ...], ...]
+    labels: tuple[float, ...]
+    left_out: int = 0
+
+    def __len__(self) -> int:
+        return len(self.sentences)
+
+    @property
+    def columns(self) -> int:
+        """Sentences an example."""
+        return 3 if self.kind == "triplets" else 2
+
+    @property
+    def what(self) -> str:
+        """The kind in words."""
+        return _WHAT[self.kind]
+
+    @property
+    def sha256(self) -> str:
+        """Of all sentences and labels, whatever file they came in."""
+        return sha256_bytes(f"{row!r}\n".encode() for row in (self.kind, *self.sentences, self.labels))
+
+    def corpus(self, cache: Path) -> Corpus:
+        """The sentences as a corpus of one a line, example by example: line e * columns + c is sentence c of e."""
+        content = "".join(f"{sentence}\n" for example in self.sentences for sentence in example).encode()
+        digest = sha256_bytes([content])
+        path = cache / "corpora" / f"labelled-{digest[:16]}.txt"
+        if not path.is_file():
+            write_bytes(path, content)
+        return Corpus(path, digest)
+
+    def pairs(self) -> Iterator[Pair]:
+        """The pairs an example teaches something of: the first sentence with each other one."""
+        for first, *others in self.sentences:
+            yield from (_pair(first, other) for other in others)
+
+    def without(self, dev: DevTask) -> "Examples":
+        """Those whose pairs are not dev's: a checkpoint must not be chosen by what it was trained on.
+
+        Raises:
+            UserError: none is left.
+        """
+        taken = set(_pairs(dev))
+        kept = [not taken & {_pair(first, other) for other in others} for first, *others in self.sentences]
+        if not any(kept):
+            raise UserError(f"all examples of {self.name} are pairs of {dev.name}: train on others")
+        return replace(
+            self,
+            sentences=tuple(example for example, keep in zip(self.sentences, kept, strict=True) if keep),
+            labels=tuple(label for label, keep in zip(self.labels, kept, strict=False) if keep),
+            left_out=kept.count(False),
+        )
+
+    def seen(self, tasks: Iterable[Task]) -> dict[str, int]:
+        """How many pairs of each task are among these, for the tasks that have any."""
+        own = set(self.pairs())
+        counts = {task.name: sum(pair in own for pair in _pairs(task)) for task in tasks}
+        return {name: count for name, count in counts.items() if count}
+
+
+def _pairs(task: Task) -> Iterator[Pair]:
+    return (_pair(left, right) for subset in task.subsets for left, right, _ in subset.pairs)
+
+
+def _pair(left: str, right: str) -> Pair:
+    # The same pair is spaced, cased and punctuated differently in different releases.
+    return frozenset(re.sub(r"\W", "", sentence.lower()) for sentence in (left, right))
+
+
+def load_examples(config: DataConfig, kind: Kind, data_root: str | None, cache: Path) -> Examples:
+    """The labelled examples a config names, every one read and checked.
+
+    Args:
+        config: `data` of the run.
+        kind: what the objective learns from.
+        data_root: holds SentEval's folders, where `data.path` does not say.
+        cache: where an archive from the hub is unpacked.
+
+    Raises:
+        UserError: a file is missing or not what it should be, or the data has no such labels.
+    """
+    match config.source, kind:
+        case "csv", _:
+            return _read_csv(_csv_path(config), kind)
+        case "mini", "graded":
+            from otfkd.data import mini
+
+            return _labelled("mini train", kind, mini.pairs("train"))
+        case "mini", "triplets":
+            from otfkd.data import mini
+
+            return Examples("mini triplets", kind, mini.triplets(), ())
+        case "stsb", "graded":
+            return _labelled("STS-B train", kind, read_stsb(find(config, data_root, cache), "train"))
+        case "sick", "graded":
+            return _labelled("SICK train", kind, read_sick(find(config, data_root, cache), "train"))
+        case "sick", "classified":
+            root = find(config, data_root, cache)
+            judged = zip(read_sick(root, "train"), read_sick_judgments(root, "train"), strict=True)
+            rows = ((left, right, _class(judgment, "SICK_train.txt")) for (left, right, _), judgment in judged)
+            return _labelled("SICK train", kind, rows)
+    raise UserError(
+        f"the objective learns from {_WHAT[kind]}, and data.source={config.source} has none: take {_OFFERED[kind]}"
+    )
+
+
+def _labelled(name: str, kind: Kind, rows: Iterable[tuple[str, str, float]]) -> Examples:
+    sentences, labels = [], []
+    for number, (left, right, label) in enumerate(rows, 1):
+        where = f"example {number} of {name}"
+        sentences.append((_sentence(left, where), _sentence(right, where)))
+        labels.append(label)
+    return Examples(name, kind, tuple(sentences), tuple(labels))
+
+
+def _csv_path(config: DataConfig) -> Path:
+    if config.path is not None:
+        return Path(config.path)
+    if config.repo is None or config.file is None:
+        raise UserError("data.path must be given with data=labelled: add data.path=FILE")
+    from otfkd.data.hub import download
+
+    return download(config.repo, config.file, "data.path=FILE")
+
+
+def _read_csv(path: Path, kind: Kind) -> Examples:
+    rows = [
+        (where, _sentence(first, where), _sentence(second, where), third)
+        for where, (first, second, third) in _csv_rows(path, _COLUMNS[kind])
+    ]
+    if not rows:
+        raise UserError(f"{path} has no examples: give {_WHAT[kind]} below the line of column names")
+    if kind == "triplets":
+        triplets = tuple((first, second, _sentence(third, where)) for where, first, second, third in rows)
+        return Examples(path.name, kind, triplets, ())
+    label = _grade if kind == "graded" else _class
+    return _labelled(path.name, kind, ((first, second, label(third, where)) for where, first, second, third in rows))
+
+
+def _csv_rows(path: Path, columns: tuple[str, str, str]) -> Iterator[tuple[str, tuple[str, str, str]]]:
+    """Where each row is, for a message, and its values of some columns."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            missing = [column for column in columns if column not in (reader.fieldnames or ())]
+            if missing:
+                wanted = ", ".join(columns)
+                raise UserError(
+                    f"{path} has no column {missing[0]}: name {wanted} in the first line for this objective"
+                )
+            for row in reader:
+                where = f"{path} line {reader.line_num}"
+                if None in row or None in row.values():
+                    raise UserError(f"{where} has not as many columns as the first line: quote or complete it")
+                yield where, (row[columns[0]], row[columns[1]], row[columns[2]])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"data.path={path} cannot be read as CSV ({error}): give a UTF-8 file with commas") from None
+
+
+def _sentence(text: str, where: str) -> str:
+    if not text.strip():
+        raise UserError(f"{where} has an empty sentence: complete or delete it")
+    return text.replace("\n", " ")
+
+
+def _grade(text: str, where: str) -> float:
+    try:
+        grade = float(text)
+    except ValueError:
+        grade = math.nan
+    if not 0 <= grade <= 5:
+        raise UserError(f"{where} has the grade {text.strip()[:40]!r}: give a number from 0 to 5")
+    return grade
+
+
+def _class(text: str, where: str) -> float:
+    name = text.strip().lower()
+    if name not in CLASSES:
+        raise UserError(f"{where} has the label {text.strip()[:40]!r}: give {', '.join(CLASSES[:-1])} or {CLASSES[-1]}")
+    return float(CLASSES.index(name))
