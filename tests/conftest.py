@@ -95,17 +95,22 @@ def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_corpus(tmp_path_factory.mktemp("corpus") / "corpus.txt")
 
 
-@pytest.fixture
-def tiny_suite(monkeypatch: pytest.MonkeyPatch) -> Suite:
-    """Twelve dev and twelve test pairs in the tiny vocabulary, instead of the embedded suite's 1,200."""
+def make_suite() -> Suite:
+    """Twelve dev and twelve test pairs in the tiny vocabulary."""
     rng = random.Random(7)
 
     def pairs() -> tuple[tuple[str, str, float], ...]:
         return tuple((sentence(rng), sentence(rng), float(grade)) for grade in (0, 1, 2, 3, 4, 5) * 2)
 
-    suite = Suite(
+    return Suite(
         "tiny", DevTask("tiny dev", (Subset("dev", pairs()),)), (TestTask("tiny", (Subset("test", pairs()),)),)
     )
+
+
+@pytest.fixture
+def tiny_suite(monkeypatch: pytest.MonkeyPatch) -> Suite:
+    """The tiny suite instead of the embedded one's 1,200 pairs."""
+    suite = make_suite()
     monkeypatch.setattr(otfkd.prepare, "load_suite", lambda *_: suite)
     return suite
 

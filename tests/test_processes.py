@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pickle
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,6 +50,7 @@ def _fork(place: int, number: int, port: int, answer: Path, action: Callable[[],
     if child := os.fork():
         return child
     code = 1
+    signal.alarm(300)  # a process that waits in vain dies
     try:
         os.environ |= {
             "TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GROUP_RANK": "0",
@@ -327,6 +329,18 @@ def test_a_run_of_two_processes_is_the_run_of_one(
         "run.1.log"
     }
     assert [row.scores for row in first.rows] == [row.scores for row in alone.rows]
+
+
+@pytest.mark.slow
+def test_the_first_processs_dev_scores_decide_for_all(
+    configure: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = iter(range(100))
+    monkeypatch.setattr(otfkd.runs, "dev_score", lambda *_: (-1.0) ** rank() * next(calls))  # worse and worse elsewhere
+    config = configure("experiment=otfkd", "schedule=on_improvement", "teacher.warmup_steps=3", TWO)
+    results = in_processes(2, tmp_path / "answers", lambda: train(config))
+    assert [row["step"] for row in rows(results[0].folder / "rotations.jsonl")] == [3, 6, 9]
+    assert {row.generation for result in results for row in result.rows} == {3}
 
 
 @contextlib.contextmanager

@@ -86,7 +86,7 @@ VARIANTS = {
     "follow": ("schedule=follow", "teacher.warmup_steps=3", "schedule.ema.decay=0.7"),
     "average": ("schedule.source=average", "schedule.cache_every=1", "schedule.average=3"),
     "pool_initial, sample": (*GIVEN, "schedule.every=2", "schedule.retain=pool_initial", "schedule.aggregate=sample"),
-    "plateau": ("schedule=plateau", "teacher.warmup_steps=2", "schedule.patience=1", "evaluation.every=1"),
+    "plateau": ("schedule=plateau", "teacher.warmup_steps=2", "schedule.patience=2", "evaluation.every=1"),
     "on_improvement": ("schedule=on_improvement", "teacher.warmup_steps=1", "evaluation.every=1"),
     "gated, once": ("schedule.every=2", "schedule.gate=0.0", "schedule.max_rotations=3"),
     "reinit, reset, restart": (
@@ -106,7 +106,7 @@ VARIANTS = {
 @pytest.mark.parametrize(
     ("step", "variant"),
     [
-        (4, "plain"),
+        pytest.param(4, "plain", marks=pytest.mark.slow),
         (6, "accumulated, bfloat16"),
         (7, "best"),
         (5, "follow"),

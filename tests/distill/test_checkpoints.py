@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
+import otfkd.prepare
 from otfkd.composition import load_config
 from otfkd.distill.checkpoints import Checkpoints, WholeFiles
 from otfkd.errors import UserError
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import load_encoder
 from otfkd.runs import train
+from tests.conftest import make_suite
 
 CHECKPOINT = {
     "state_dict": {"a": torch.arange(6.0), "b": torch.ones(2, 2, dtype=torch.bfloat16)},
@@ -36,7 +38,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, corpus_file
         "evaluation.every=2", "optimizer.lr=1e-3", f"paths.runs={root / 'runs'}", f"paths.cache={root / 'cache'}",
     ]  # fmt: skip
     methods = {"simcse": ["experiment=simcse"], "otfkd": ["experiment=otfkd", "schedule.every=2"]}
-    return {name: train(load_config([*shared, *overrides])).folder for name, overrides in methods.items()}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(otfkd.prepare, "load_suite", lambda *_: make_suite())
+        return {name: train(load_config([*shared, *overrides])).folder for name, overrides in methods.items()}
 
 
 def break_off_half_way(checkpoint: dict[str, Any], path: Path) -> None:

@@ -56,8 +56,15 @@ def assert_taught(run: Recorder, since: dict[int, list[Weights]]) -> None:
         assert all(same(one, other) for one, other in zip(run.members[step], members, strict=True)), step
 
 
-@pytest.mark.parametrize("accumulate", [1, 3])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("accumulate", "precision"),
+    [
+        (1, "float32"),
+        pytest.param(1, "bfloat16", marks=pytest.mark.slow),
+        pytest.param(3, "float32", marks=pytest.mark.slow),
+        (3, "bfloat16"),
+    ],
+)
 def test_the_teacher_is_the_student_of_the_last_rotation_bit_for_bit_and_does_not_move(
     configure: Callable[..., Config], recorder: Recorder, accumulate: int, precision: str
 ) -> None:
@@ -248,8 +255,8 @@ class Poison(L.Callback):
     "source",
     [
         ["schedule.source=current"],
-        ["schedule.source=ema"],
-        ["schedule.source=average"],
+        pytest.param(["schedule.source=ema"], marks=pytest.mark.slow),
+        pytest.param(["schedule.source=average"], marks=pytest.mark.slow),
         ["schedule.source=best", "schedule.cache_every=1", "evaluation.every=1"],
     ],
 )
@@ -330,11 +337,11 @@ def test_sample_asks_one_member_a_step_drawn_by_the_seed(
     def drawn(seed: int, folder: str) -> list[int | None]:
         asked.clear()
         more = ["schedule.aggregate=sample", f"seed={seed}", f"paths.runs={tmp_path / folder}"]
-        train(configure(*run, "trainer.max_steps=30", "evaluation.every=null", *more))
+        train(configure(*run, "trainer.max_steps=16", "evaluation.every=null", *more))
         return [only for _, only in asked]
 
     first = drawn(0, "a")
-    assert len(first) == 29
+    assert len(first) == 15
     assert first[:1] == [0]
     assert set(first[:2]) <= {0, 1}
     assert set(first) == {0, 1, 2}

@@ -83,7 +83,7 @@ def test_three_steps_of_each_objective_train_what_is_exported(tune: Tune, tiny_m
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_loss_of_a_batch_is_that_of_its_sentences(tune: Tune, tiny_encoder: Encoder, objective: str) -> None:
     run = prepare(tune(objective))
-    data = otfkd.runs._learning(run, tiny_encoder, None, [], 0)[1]
+    data = otfkd.runs._learning(run, tiny_encoder, None, [], None, 0)[1]
     module = FineTuning(tiny_encoder, None, run.config, run.plan)
     module.student.eval()
     (batch,) = (batch for number, batch in enumerate(data.train_dataloader()) if number == 5)

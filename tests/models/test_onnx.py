@@ -63,6 +63,7 @@ def test_the_graph_gives_the_encoders_embeddings(base: Path, tmp_path: Path, poo
     check(encoder.eval(), tmp_path / "model.onnx")
 
 
+@pytest.mark.slow
 def test_the_graph_leaves_out_the_prompt_and_has_unit_length_where_the_encoder_does(
     tiny_model: Path, tmp_path: Path
 ) -> None:
