@@ -8,7 +8,7 @@ from otfkd.config import Config
 from otfkd.data.files import read_json_lines
 from otfkd.results import Cost, Point
 
-_STUDENT_PASSES = 6  # two views, and a backward pass counted as two (Kaplan et al. 2020, sec. 2.1)
+_VIEW = 3  # forward, and a backward pass counted as two (Kaplan et al. 2020, sec. 2.1)
 
 
 def read_cost(folder: Path, config: Config, initial_members: int) -> Cost:
@@ -44,7 +44,8 @@ def forwards(config: Config, members: list[tuple[int, int]], step: int) -> int:
         members: (step, how many teach from then on), in order, from step 0.
         step: optimizer steps done.
     """
-    passes = _STUDENT_PASSES * step
+    views = 2 + (config.objective.mlm_weight > 0)  # of which the masked one is the third
+    passes = _VIEW * views * step
     ends = [begin for begin, _ in members[1:]] + [config.trainer.max_steps]
     for (begin, count), end in zip(members, ends, strict=True):
         asked = min(count, 1) if config.schedule.aggregate == "sample" else count

@@ -58,12 +58,15 @@ class Row(BaseModel):
         step: optimizer steps the model was trained for.
         generation: rotations before that step.
         scores: task to {all, mean, wmean, pairs}.
-        average: mean of the tasks' 'all'.
+        average: mean of the tasks' 'all'; of accuracies for transfer, of Pearsons for the supervised tasks.
+        geometry: of the split's sentences, {alignment, uniformity, anisotropy, effective_rank, sentences, positives};
+            dev rows have it, and test rows of evaluation=geometry.
         protocol: how the scores were made.
         suite_sha256: of all pairs and grades.
         weights_sha256: of the model's files.
         config_hash: of the run.
         teacher_sha256: the initial teacher's files, None where it has none.
+        corpus_sha256: the training text; None for a model that was not trained here.
         cost: of training; None for a model that was not trained here.
         environment: revision, versions, device, threads.
     """
@@ -80,12 +83,14 @@ class Row(BaseModel):
     pooler: str
     scores: dict[str, dict[str, float]]
     average: float
+    geometry: dict[str, float] | None = None
     protocol: str
     suite: str
     suite_sha256: str
     weights_sha256: str
     config_hash: str | None
     teacher_sha256: str | None
+    corpus_sha256: str | None = None
     cost: Cost | None = None
     environment: dict[str, Any]
 

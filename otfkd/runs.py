@@ -269,8 +269,9 @@ def _test(run: Prepared, student: Encoder, checkpoints: Checkpoints, rotation: T
 
     def score(encoder: Encoder, checkpoint: Literal["selected", "last"], step: int, generation: int) -> list[Row]:
         origin = Origin(
-            config.name, checkpoint, config.seed, step, generation, run.hash, run.fingerprints.get("teacher"), cost
-        )
+            config.name, checkpoint, config.seed, step, generation, run.hash, run.fingerprints.get("teacher"),
+            run.fingerprints["corpus"], cost,
+        )  # fmt: skip
         return score_rows(encoder.to(device), run.suite, config.evaluation, origin)
 
     weights, facts = checkpoints.load_best()
