@@ -67,18 +67,19 @@ def prepare_overrides(overrides: Sequence[str], schema: type[Root]) -> list[str]
         elif key in groups() and value is None and key != "profile":
             raise UserError(f"{key} needs a choice: take one of {', '.join(options(key))}")
         elif key == "teacher" and isinstance(value, list):
-            paths = ",".join(_quoted(str(path)) for path in value)
+            paths = ",".join(quoted(str(path)) for path in value)
             expanded += ["teacher=custom", f"teacher.path=[{paths}]"]
         elif key in groups() and isinstance(value, str) and value not in options(key):
             if key not in OPEN_GROUPS:
                 raise UserError(f"{key}={value} is not a choice: take one of {', '.join(options(key))}")
-            expanded += [f"{key}=custom", f"{key}.path={_quoted(value)}"]
+            expanded += [f"{key}=custom", f"{key}.path={quoted(value)}"]
         else:
             expanded.append(text)
     return expanded
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
+    """A value as an override gives it, whatever characters it has."""
     # In Hydra's grammar a backslash is one unless a quote follows.
     escaped = re.sub(r"(\\*)'", r"\1\1\'", value)
     return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"

@@ -226,6 +226,10 @@ class Root(Node):
             key = error.full_key or "a key"
             raise UserError(f"{key} must be given: add {key}=VALUE to the command") from None
         except OmegaConfBaseException as error:
+            if "'OTFKD_DATA' not found" in str(error):
+                raise UserError(
+                    "there is no folder of real data: set OTFKD_DATA, or give paths.data_root=FOLDER"
+                ) from None
             raise UserError(f"the config does not resolve: {first_line(error)}") from None
         assert isinstance(values, dict)
         _absolute_paths(values)

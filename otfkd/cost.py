@@ -8,7 +8,7 @@ from otfkd.config import Config
 from otfkd.data.files import read_json_lines
 from otfkd.results import Cost, Point
 
-_WITH_BACKWARD = 3  # a backward pass counts as two forward ones (Kaplan et al. 2020, sec. 2.1)
+_VIEW = 3  # forward, and a backward pass counted as two (Kaplan et al. 2020, sec. 2.1)
 
 
 def read_cost(folder: Path, config: Config, initial_members: int) -> Cost:
@@ -44,7 +44,10 @@ def forwards(config: Config, members: list[tuple[int, int]], step: int) -> int:
         members: (step, how many teach from then on), in order, from step 0.
         step: optimizer steps done.
     """
-    passes = _WITH_BACKWARD * (config.read_at_once // config.data.batch_size) * step
+    views = config.read_at_once // config.data.batch_size
+    if config.objective.mlm_weight:
+        views += 1  # the masked one
+    passes = _VIEW * views * step
     ends = [begin for begin, _ in members[1:]] + [config.trainer.max_steps]
     for (begin, count), end in zip(members, ends, strict=True):
         asked = min(count, 1) if config.schedule.aggregate == "sample" else count

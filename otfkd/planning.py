@@ -1,14 +1,15 @@
 """What making tables would do: every job and its state, an estimate of the time, or the commands to run by hand."""
 
 import shlex
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from otfkd.composition import quoted
 from otfkd.cost import forwards
 from otfkd.prepare import RESULTS, Prepared, prepare
-from otfkd.reproduce import Job, filled, inputs, untrained_folder
+from otfkd.reproduce import Job, Key, filled, inputs, untrained_folder
 from otfkd.results import Cost, read_rows
 
 
@@ -19,45 +20,44 @@ class Planned:
     Attributes:
         job: what is to be done.
         state: whether it is done; `waits` for a run it starts from, `shared` with an earlier job.
-        starts: the runs it starts from, by config group.
+        starts: the runs it starts from, by config group, where they are there.
         cost: what it took, where it is finished.
     """
 
     job: Job
     state: Literal["finished", "interrupted", "new", "waits", "shared"]
-    starts: dict[str, Path]
+    starts: Mapping[str, Path] = field(default_factory=dict)
     cost: Cost | None = None
 
 
-# What a job computes: its arguments, its seed, and the same of the jobs it starts from.
-Lineage = tuple[Any, ...]
+# What a job computes: its config and those of the jobs it starts from, whatever table it belongs to.
+Lineage = tuple[str, tuple["Lineage", ...]]
 
 
 def look(jobs: Sequence[Job]) -> Iterator[Planned]:
     """Every job as things stand, in order."""
-    finished: dict[tuple[str, str | None, str, int | None], Path] = {}
-    lineages: dict[tuple[str, str | None, str, int | None], Lineage] = {}
-    seen: set[Lineage] = set()
+    finished: dict[Key, Path] = {}
+    lineages: dict[Key, Lineage] = {}
+    first: dict[Lineage, Key] = {}
     for job in jobs:
-        rows = [row for row in (job.row.teacher, job.row.student) if row is not None]
-        before = [(job.table, job.model, row, job.seed) for row in rows]
-        lineage = lineages[job.key] = (job.arguments, job.seed, tuple(lineages[key] for key in before))
-        waits = any(key not in finished for key in before)
-        starts = {} if waits else inputs(job, finished)
-        folder = None if waits else _folder(job, prepare(filled(job, finished)))
-        done = folder is not None and (folder / RESULTS).is_file()
-        if folder is not None and done:
-            finished[job.key] = folder
-        if lineage in seen:
-            yield Planned(job, "shared", starts)
-        elif folder is None:
-            yield Planned(job, "waits", starts)
-        elif done:
-            yield Planned(job, "finished", starts, read_rows(folder / RESULTS)[0].cost)
+        before = job.starts.values()
+        lineage = lineages[job.key] = (job.config.model_dump_json(), tuple(lineages[key] for key in before))
+        earlier = first.setdefault(lineage, job.key)
+        if earlier != job.key:
+            if earlier in finished:
+                finished[job.key] = finished[earlier]
+            yield Planned(job, "shared")
+        elif any(key not in finished for key in before):
+            yield Planned(job, "waits")
         else:
-            begun = (folder / "checkpoints" / "last.ckpt").is_file()
-            yield Planned(job, "interrupted" if begun else "new", starts)
-        seen.add(lineage)
+            folder = _folder(job, prepare(filled(job, finished)))
+            starts = inputs(job, finished)
+            if (folder / RESULTS).is_file():
+                finished[job.key] = folder
+                yield Planned(job, "finished", starts, read_rows(folder / RESULTS)[0].cost)
+            else:
+                begun = (folder / "checkpoints" / "last.ckpt").is_file()
+                yield Planned(job, "interrupted" if begun else "new", starts)
 
 
 def _folder(job: Job, run: Prepared) -> Path:
@@ -97,25 +97,40 @@ def _estimate(planned: Sequence[Planned]) -> str:
 
 def commands(jobs: Sequence[Job]) -> str:
     """The training commands that can run now, in any order or at once; what waits for them is counted below."""
+    ready, remarks = _commands(jobs)
+    return "".join(f"{line}\n" for line in [*ready, *remarks])
+
+
+def _commands(jobs: Sequence[Job]) -> tuple[list[str], list[str]]:
+    """The commands that can run now, and what must be said of the others, as comments."""
     planned = list(look(jobs))
-    lines = [
-        shlex.join(["otfkd-train", *one.job.arguments, *(f"{what}='{folder}'" for what, folder in one.starts.items())])
+    ready = [
+        shlex.join(
+            ["otfkd-train", *one.job.arguments, *(f"{group}={quoted(str(at))}" for group, at in one.starts.items())]
+        )
         for one in planned
         if one.state in ("new", "interrupted") and one.job.seed is not None
     ]
     waiting = sum(one.state == "waits" for one in planned)
     if waiting:
-        lines.append(f"# {waiting} more start from runs that are not finished: print the commands again after these")
-    return "\n".join([*lines, ""])
+        remarks = [f"# {waiting} more start from runs that are not finished: print the commands again after these"]
+    else:
+        remarks = [] if ready else ["# nothing is left to train: otfkd-reproduce makes the tables"]
+    return ready, remarks
 
 
 def slurm_array(jobs: Sequence[Job]) -> str:
-    """A Slurm script with one array task for each of the `commands`; give it to sbatch with your own limits."""
-    lines = commands(jobs).splitlines()
-    ready = [line for line in lines if not line.startswith("#")]
-    tasks = "\n".join(ready)
-    return (
-        f"#!/bin/bash\n#SBATCH --job-name=otfkd\n#SBATCH --array=1-{len(ready)}\n#SBATCH --signal=TERM@120\n"
-        f"#SBATCH --requeue\n{''.join(line + chr(10) for line in lines if line.startswith('#'))}"
-        f'eval "$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" <<\'TASKS\'\n{tasks}\nTASKS\n)"\n'
-    )
+    """A Slurm script with one array task for each of the `commands`; give it to sbatch with your own limits.
+
+    Two minutes before its time is up Slurm sends TERM to a task's shell; the run saves itself and is queued again.
+    """
+    ready, remarks = _commands(jobs)
+    if not ready:
+        return "".join(f"{line}\n" for line in remarks)
+    return "\n".join([
+        "#!/bin/bash", "#SBATCH --job-name=otfkd", f"#SBATCH --array=1-{len(ready)}", "#SBATCH --signal=B:TERM@120",
+        "#SBATCH --requeue", "#SBATCH --open-mode=append", *remarks,
+        """task=$(sed -n "${SLURM_ARRAY_TASK_ID}p" <<'TASKS'""", *ready, "TASKS", ")", "trap 'kill -TERM $!' TERM",
+        'eval "exec $task" &', "wait $!; code=$?", "[ $code -le 128 ] || { wait $!; code=$?; }",
+        '[ $code -ne 130 ] || scontrol requeue "$SLURM_JOB_ID"', "exit $code", "",
+    ])  # fmt: skip

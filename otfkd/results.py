@@ -90,6 +90,7 @@ class Row(BaseModel):
         weights_sha256: of the model's files.
         config_hash: of the run.
         teacher_sha256: the initial teacher's files, None where it has none.
+        corpus_sha256: the training text; None for a model that was not trained here.
         cost: of training; None for a model that was not trained here.
         fine_tuned: from what; None for a model that was not fine-tuned.
         environment: revision, versions, device, threads.
@@ -114,6 +115,7 @@ class Row(BaseModel):
     weights_sha256: str
     config_hash: str | None
     teacher_sha256: str | None
+    corpus_sha256: str | None = None
     cost: Cost | None = None
     fine_tuned: FineTuned | None = None
     environment: dict[str, Any]

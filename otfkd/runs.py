@@ -321,8 +321,8 @@ def _test(run: Prepared, student: Encoder, checkpoints: Checkpoints, rotation: T
 
     def score(encoder: Encoder, checkpoint: Literal["selected", "last"], step: int, generation: int) -> list[Row]:
         origin = Origin(
-            config.name, checkpoint, config.seed, step, generation, run.hash, run.fingerprints.get("teacher"), cost,
-            run.fine_tuned,
+            config.name, checkpoint, config.seed, step, generation, run.hash, run.fingerprints.get("teacher"),
+            run.fingerprints["corpus"], cost, run.fine_tuned,
         )  # fmt: skip
         return score_rows(encoder.to(device), run.suite, config.evaluation, origin)
 

@@ -39,6 +39,7 @@ class Origin:
     generation: int | None = None
     config_hash: str | None = None
     teacher_sha256: str | None = None
+    corpus_sha256: str | None = None
     cost: Cost | None = None
     fine_tuned: FineTuned | None = None
 

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import otfkd.runs
 from otfkd.config import Config
+from otfkd.data.corpus import Corpus
 from otfkd.data.datamodule import OrderedBatches
 from otfkd.distill.mlm import load_masked_language, mask_tokens
 from otfkd.distill.module import Distillation
@@ -162,6 +163,7 @@ def make_step(config: Config) -> tuple[Distillation, Any]:
 
     run = prepare(config)
     student = run.load_student()
+    assert isinstance(run.data, Corpus)
     tokens = token_cache(run.data, student.tokenizer, config.data.max_length, run.cache)
     source = Source(tokens, student.pad_id)
     slot = TeacherSlot()

@@ -1,56 +1,55 @@
-"""Tables made end to end on the tiny BERT."""
+"""Tables' jobs planned and run end to end on the tiny BERT."""
 
-import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import otfkd.reproduce
 import otfkd.scoring
+from otfkd.composition import conf_dir, load_config
+from otfkd.config import Config
 from otfkd.data.sts import Suite
-from otfkd.errors import UserError
+from otfkd.errors import Interrupted, UserError
 from otfkd.models.registry import fingerprint_model
-from otfkd.reproduce import Outcome, jobs, load_table, reproduce
+from otfkd.reporting.published import tabulated
+from otfkd.reproduce import Job, Outcome, plan_jobs, run_jobs
+from otfkd.results import Row
+from tests.reporting.published import ROWS, make_spec
+from tests.test_results import make_row
 
-TINY: dict[str, Any] = {
-    "title": "Tiny",
-    "seeds": [0, 1],
-    "profiles": {"mini": "It is not evidence."},
-    "rows": [
-        {"name": "encoder", "label": "Encoder", "experiment": None},
-        {"name": "simcse", "label": "SimCSE", "experiment": "simcse"},
-        {
-            "name": "otfkd",
-            "label": "OTF",
-            "experiment": "otfkd",
-            "teacher": "simcse",
-            "overrides": ["schedule.every=2"],
-        },
-    ],
-}
+OTFKD = {**ROWS[2], "overrides": ["schedule.every=2"]}
 
 
 @pytest.fixture
-def define(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_suite: Suite) -> Callable[..., None]:
-    """Write the table `tiny`, with changes, where reproduce looks for tables."""
-    monkeypatch.setattr(otfkd.reproduce, "tables_dir", lambda: tmp_path / "tables")
+def few(overrides: list[str], tiny_suite: Suite, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Overrides of runs of 4 steps, and the tiny suite for an untrained encoder too."""
     monkeypatch.setattr(otfkd.scoring, "load_suite", lambda *_: tiny_suite)
+    return [*overrides, "trainer.max_steps=4", "evaluation.every=null"]
 
-    def write(**changes: Any) -> None:
-        (tmp_path / "tables").mkdir(exist_ok=True)
-        (tmp_path / "tables" / "tiny.yaml").write_text(json.dumps({**TINY, **changes}))
 
-    write()
-    return write
+Make = Callable[..., Outcome]
 
 
 @pytest.fixture
-def make(define: Callable[..., None], overrides: list[str], tmp_path: Path) -> Callable[[], Outcome]:
-    """Make the table `tiny` into tmp_path/built, each run of 4 steps."""
-    few = [*overrides, "trainer.max_steps=4", "evaluation.every=null"]
-    return lambda: reproduce("tiny", "mini", few, tmp_path / "built")[1]
+def make(few: list[str]) -> Make:
+    """Plan and run a table `tiny` of an encoder, SimCSE and a student of it, with changes."""
+
+    def run(**changes: Any) -> Outcome:
+        spec = make_spec(**{"rows": [*ROWS[:2], OTFKD], **changes})
+        return run_jobs(plan_jobs({"tiny": spec}, "mini", few))
+
+    return run
+
+
+def by_row(outcome: Outcome) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for one in outcome.published:
+        found.setdefault(one.row, []).append(one.result)
+    return found
 
 
 def times(runs: Path) -> dict[str, int]:
@@ -59,102 +58,160 @@ def times(runs: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in found}
 
 
-def test_a_table_is_made_and_then_made_again_from_what_is_there(make: Callable[[], Outcome], tmp_path: Path) -> None:
+def test_a_table_is_made_and_then_made_again_from_what_is_there(make: Make, tmp_path: Path) -> None:
     outcome = make()
     assert outcome.failures == []
-    assert {name: len(rows) for name, rows in outcome.rows.items()} == {"encoder": 1, "simcse": 2, "otfkd": 2}
-    built = {path.name: path.read_bytes() for path in (tmp_path / "built").iterdir()}
-    assert built.keys() == {"tiny.md", "tiny.csv"}
-    before = times(tmp_path / "runs")
-    assert before
-    assert make().rows == outcome.rows
-    assert times(tmp_path / "runs") == before
-    assert {path.name: path.read_bytes() for path in (tmp_path / "built").iterdir()} == built
-
-
-def test_the_teacher_is_the_other_rows_model_of_the_same_seed(make: Callable[[], Outcome], tmp_path: Path) -> None:
-    outcome = make()
-    taught = {row.seed: row.teacher_sha256 for row in outcome.rows["otfkd"]}
+    assert {name: len(rows) for name, rows in by_row(outcome).items()} == {"encoder": 1, "simcse": 2, "otfkd": 2}
+    # Selected test rows only.
+    rows = [one.result for one in outcome.published]
+    assert {(row.split, row.checkpoint) for row in rows} == {("test", "selected"), ("test", "given")}
+    # The teacher is the other row's model of the same seed.
+    taught = {row.seed: row.teacher_sha256 for row in by_row(outcome)["otfkd"]}
     models = {int(run.name[1:]): fingerprint_model(run / "model") for run in (tmp_path / "runs/simcse").glob("*/s?")}
     assert taught == models
     assert len({*taught.values()}) == 2
+    # A row says how it was made and where.
+    last = outcome.published[-1]
+    assert Path(last.folder).is_dir()
+    assert Path(last.folder).parts[-3:] == ("otfkd", last.result.config_hash, "s1")
+    assert {"experiment=otfkd", "profile=mini", "seed=1", "schedule.every=2"} <= {*last.arguments}
+    before = times(tmp_path / "runs")
+    assert before
+    assert make().published == outcome.published
+    assert times(tmp_path / "runs") == before
 
 
-def test_a_table_shows_selected_test_rows_only(make: Callable[[], Outcome]) -> None:
-    outcome = make()
-    rows = [row for found in outcome.rows.values() for row in found]
-    assert {(row.split, row.checkpoint) for row in rows} == {("test", "selected"), ("test", "given")}
-
-
-def test_a_failure_stops_only_what_depends_on_it(
-    define: Callable[..., None], make: Callable[[], Outcome], tmp_path: Path
-) -> None:
-    encoder, simcse, student = TINY["rows"]
+def test_a_failure_stops_only_what_depends_on_it(make: Make) -> None:
+    bad = {**ROWS[1], "overrides": ["trainer.max_steps=1", "schedule=at", "schedule.at=[5]"]}
     good = {"name": "good", "label": "Good", "experiment": "simcse"}
-    define(seeds=[0], rows=[encoder, {**simcse, "overrides": ["objective.temperature=-1"]}, student, good])
-    outcome = make()
+    rows = [ROWS[0], bad, OTFKD, good]
+    outcome = make(profiles={"mini": {"seeds": [0]}}, rows=rows)
     assert [(job.row.name, job.seed) for job, _ in outcome.failures] == [("simcse", 0), ("otfkd", 0)]
-    assert "objective.temperature=-1" in outcome.failures[0][1]
-    assert outcome.failures[1][1] == "row otfkd has no teacher: row simcse of seed 0 failed"
-    assert outcome.rows.keys() == {"encoder", "good"}
-    assert "| SimCSE | — | — |\n| OTF | — | — |\n| Good | 1 |" in (tmp_path / "built" / "tiny.md").read_text()
+    assert outcome.failures[1][1] == "row otfkd has no teacher: row simcse of seed 0 failed or is still to come"
+    assert by_row(outcome).keys() == {"encoder", "good"}
+    spec = make_spec(profiles={"mini": {"seeds": [0]}}, rows=rows)
+    made = tabulated("tiny", spec, "mini", outcome.published).markdown()
+    assert "| SimCSE | — | — |\n| On the fly | — | — |\n| Good | 1 |" in made
 
 
-def test_a_fault_in_one_job_stops_no_other(make: Callable[[], Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Make the first seed's SimCSE end with an error."""
     from otfkd.runs import train
 
-    def faulty(config: Any) -> Any:
+    def faulty(config: Config) -> Any:
         if config.seed == 0 and config.name == "simcse":
-            raise ZeroDivisionError("oops")
+            raise error
         return train(config)
 
     monkeypatch.setattr(otfkd.reproduce, "train", faulty)
+
+
+def test_a_fault_in_one_job_stops_no_other(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, ZeroDivisionError("oops"))
     outcome = make()
     assert outcome.failures[0][1] == "ZeroDivisionError: oops"
-    assert {name: [row.seed for row in rows] for name, rows in outcome.rows.items()} == {
+    assert {name: [row.seed for row in rows] for name, rows in by_row(outcome).items()} == {
         "encoder": [None], "simcse": [1], "otfkd": [1],
     }  # fmt: skip
 
 
-def test_jobs_go_seed_by_seed_with_teachers_first(define: Callable[..., None]) -> None:
-    assert [(job.row.name, job.seed) for job in jobs(load_table("tiny"))] == [
+def test_an_interruption_stops_them_all(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, Interrupted("stopped"))
+    with pytest.raises(Interrupted):
+        make()
+
+
+def plan(few: list[str], **changes: Any) -> list[Job]:
+    return plan_jobs({"tiny": make_spec(**changes)}, "mini", few)
+
+
+def test_jobs_go_seed_by_seed_with_teachers_first(few: list[str]) -> None:
+    assert [(job.row.name, job.seed) for job in plan(few)] == [
         ("encoder", None), ("simcse", 0), ("otfkd", 0), ("simcse", 1), ("otfkd", 1),
     ]  # fmt: skip
 
 
-def test_an_unknown_table_lists_those_there_are(define: Callable[..., None]) -> None:
-    with pytest.raises(UserError, match="there is no table nonesuch: take one of tiny"):
-        load_table("nonesuch")
+def test_a_job_is_what_its_command_composes(few: list[str], tmp_path: Path) -> None:
+    job = plan(few, rows=[ROWS[1], OTFKD])[3]
+    folder = tmp_path / "teacher's run"
+    config = otfkd.reproduce.filled(job, {("tiny", None, "simcse", 1): folder})
+    assert config == load_config([*job.arguments, f'teacher="{folder}"'])
+    assert (config.seed, config.name, config.schedule.every, config.teacher.path) == (1, "otfkd", 2, str(folder))
 
 
-@pytest.mark.parametrize("profile", ["nonesuch", "full"])
-def test_an_unknown_profile_lists_the_tables(define: Callable[..., None], tmp_path: Path, profile: str) -> None:
-    define(profiles={"mini": "", "full": ""})
-    with pytest.raises(UserError, match=f"not made at profile {profile}: take one of mini"):
-        reproduce("tiny", profile, [], tmp_path)
+def test_each_backbone_has_its_own_jobs_and_keys(tmp_path: Path) -> None:
+    models = {"bert_base": [], "roberta_base": ["optimizer.lr=1e-5"]}
+    jobs = plan([], rows=ROWS[1:], profiles={"mini": {"seeds": [3], "models": models}})
+    assert [(job.model, job.config.model.path, job.config.optimizer.lr) for job in jobs] == [
+        ("bert_base", "google-bert/bert-base-uncased", 3e-5), ("bert_base", "google-bert/bert-base-uncased", 3e-5),
+        ("roberta_base", "FacebookAI/roberta-base", 1e-5), ("roberta_base", "FacebookAI/roberta-base", 1e-5),
+    ]  # fmt: skip
+    # A teacher is of the same backbone.
+    folders = {("tiny", model, "simcse", 3): tmp_path / model for model in models}
+    assert otfkd.reproduce.filled(jobs[3], folders).teacher.path == str(tmp_path / "roberta_base")
 
 
-def test_a_teacher_below_its_row_is_refused(define: Callable[..., None]) -> None:
-    define(rows=TINY["rows"][::-1])
-    with pytest.raises(UserError, match="teacher of row otfkd must be a trained row above it, not simcse"):
-        load_table("tiny")
+def test_a_row_may_go_on_from_another_rows_model(few: list[str], tmp_path: Path) -> None:
+    tuned = {"name": "tuned", "label": "Tuned", "experiment": "simcse", "student": "simcse"}
+    bare = [one for one in few if not one.startswith("model")]
+    job = plan(bare, rows=[ROWS[1], tuned])[1]
+    config = otfkd.reproduce.filled(job, {("tiny", None, "simcse", 0): tmp_path})
+    assert (config.model.path, config.model.pooler) == (str(tmp_path), None)
 
 
-@pytest.mark.parametrize("changes", [{"sedes": [1]}, {"seeds": ["one"]}, {"rows": [{"name": "x"}]}])
-def test_a_mistake_in_a_table_is_named(define: Callable[..., None], changes: dict[str, Any]) -> None:
-    define(**changes)
-    with pytest.raises(UserError, match=rf"tiny\.yaml is not valid: {next(iter(changes))}"):
-        load_table("tiny")
+@pytest.mark.parametrize("given", ["seed=3", "experiment=simcse", "profile=small", "dry_run=true", "fresh=true"])
+def test_what_a_table_decides_is_not_given_by_hand(given: str) -> None:
+    with pytest.raises(UserError, match=f"{given.partition('=')[0]} is not given by hand.*: leave {given} out"):
+        plan([given])
 
 
-def test_an_untrained_row_cannot_teach(define: Callable[..., None]) -> None:
-    rows = TINY["rows"]
-    define(rows=[rows[0], {**rows[2], "teacher": "encoder"}])
-    with pytest.raises(UserError, match="encoder"):
-        load_table("tiny")
+def test_a_plan_is_frozen(few: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What jobs compute, and how transfer tasks are scored, was composed when they were planned."""
+    conf = tmp_path / "conf"
+    shutil.copytree(conf_dir(), conf)
+    monkeypatch.setattr("otfkd.composition.conf_dir", lambda: conf)
+    spec = make_spec(kind="transfer", rows=ROWS[1:2], profiles={"mini": {"seeds": [0]}})
+    (job,) = plan_jobs({"tiny": spec}, "mini", few)
+    for file, key in (("objective/simcse.yaml", "temperature: 0.05"), ("evaluation/transfer.yaml", "protocol: full")):
+        path = conf / file
+        assert key in path.read_text()
+        path.write_text(path.read_text().replace(key, f"{key.partition(':')[0]}: {'0.9' if '0' in key else 'fast'}"))
+    (edited,) = plan_jobs({"tiny": spec}, "mini", few)
+    assert job.transfer is not None and edited.transfer is not None
+    assert (edited.config.objective.temperature, edited.transfer.protocol) == (0.9, "fast")  # the edit tells
+    scored: list[Any] = []
+
+    def score(config: Any) -> list[Row]:
+        scored.append(config)
+        return [make_row()]
+
+    monkeypatch.setattr(otfkd.reproduce, "score_model", score)
+    outcome = run_jobs([job])
+    assert outcome.failures == []
+    folder = Path(outcome.published[0].folder)
+    assert yaml.safe_load((folder / "config.yaml").read_text())["objective"]["temperature"] == 0.05
+    assert [(one.evaluation.protocol, one.model.path) for one in scored] == [("full", str(folder))]
 
 
-def test_the_main_table_is_valid() -> None:
-    spec = load_table("main")
-    assert len(jobs(spec)) == 1 + 5 * len(spec.seeds)
-    assert "not evidence" in spec.profiles["mini"]
+def test_transfer_scores_are_kept_beside_the_run_and_say_whose_they_are(
+    few: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def score(config: Any) -> list[Row]:
+        asked.append(config.model.path)
+        task = {"accuracy": 80.0, "n": 100.0}
+        return [make_row(scores={"MR": task, "CR": task}, average=80.0, name="folder", seed=None, suite="transfer")]
+
+    spec = make_spec(kind="transfer", rows=ROWS[1:2])
+    jobs = plan_jobs({"tiny": spec}, "mini", few)
+    monkeypatch.setattr(otfkd.reproduce, "score_model", score)
+    first, again = run_jobs(jobs), run_jobs(jobs)
+    assert first.failures == []
+    assert first.published == again.published
+    assert asked == [one.folder for one in first.published]
+    results = [one.result for one in first.published]
+    assert [(row.name, row.seed, row.checkpoint, row.suite) for row in results] == [
+        ("simcse", 0, "selected", "transfer"), ("simcse", 1, "selected", "transfer"),
+    ]  # fmt: skip
+    assert all(row.cost is not None and row.config_hash is not None for row in results)

@@ -3,17 +3,26 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from otfkd.cli.common import exit_with
 from otfkd.composition import prepare_overrides
 from otfkd.config import Config
 from otfkd.errors import UserError
 
+if TYPE_CHECKING:
+    from otfkd.reporting.definition import TableSpec
+    from otfkd.reproduce import Job
+
+TABLES = "main,interval,cost"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="otfkd-reproduce", description=__doc__)
     parser.add_argument("--profile", default="mini", help="the size at which to run (default: mini)")
-    parser.add_argument("--tables", default="main", help="names from experiments/tables, with commas (default: main)")
+    parser.add_argument(
+        "--tables", default=TABLES, help=f"names from experiments/tables, with commas (default: {TABLES})"
+    )
     parser.add_argument("--experiments", type=Path, default=Path("experiments"), help="gets results/ and built/")
     parser.add_argument("--dry-run", action="store_true", help="print every job and its state, and stop")
     parser.add_argument("--print-commands", action="store_true", help="print the training commands, and stop")
@@ -25,39 +34,49 @@ def main() -> None:
 
 def _main(arguments: argparse.Namespace) -> None:
     prepare_overrides(arguments.overrides, Config)
-    tables = arguments.tables.split(",")
     if arguments.check:
         _check(arguments.experiments)
-    elif arguments.dry_run or arguments.print_commands or arguments.print_slurm:
-        from otfkd.planning import commands, overview, slurm_array
-        from otfkd.reproduce import plan_jobs
+        return
+    from otfkd.planning import commands, overview, slurm_array
+    from otfkd.reporting.definition import load_table
+    from otfkd.reproduce import plan_jobs
 
+    specs = {name: load_table(name, arguments.profile) for name in arguments.tables.split(",")}
+    jobs = plan_jobs(specs, arguments.profile, arguments.overrides)
+    if arguments.dry_run or arguments.print_commands or arguments.print_slurm:
         show = commands if arguments.print_commands else slurm_array if arguments.print_slurm else overview
-        sys.stdout.write(show(plan_jobs(tables, arguments.profile, arguments.overrides)))
+        sys.stdout.write(show(jobs))
     else:
-        _make(tables, arguments.profile, arguments.overrides, arguments.experiments)
+        _make(specs, jobs, arguments.profile, arguments.experiments)
 
 
-def _make(tables: list[str], profile: str, overrides: list[str], experiments: Path) -> None:
-    from otfkd.reproduce import build, plan_jobs, publish, read_published, run_jobs
+def _make(specs: "dict[str, TableSpec]", jobs: "list[Job]", profile: str, experiments: Path) -> None:
+    from otfkd.data.files import write_text
+    from otfkd.reporting.built import REPORT, built
+    from otfkd.reporting.published import publish, read_published
+    from otfkd.reproduce import run_jobs
 
-    outcome = run_jobs(plan_jobs(tables, profile, overrides))
-    results, built = experiments / "results" / f"{profile}.jsonl", experiments / "built" / profile
-    publish(outcome, results)
-    for name in tables:
-        table = build(name, profile, read_published(results))
-        table.write(built, name)
-        sys.stdout.write(f"\n{table.markdown()}\nwritten to {built}/{name}.md, .csv and .tex\n")
+    outcome = run_jobs(jobs)
+    results, folder = experiments / "results" / f"{profile}.jsonl", experiments / "built" / profile
+    publish(outcome.published, specs.keys(), results)
+    files = built(profile, read_published(results), specs)
+    for file, text in files.items():
+        write_text(folder / file, text)
+    for name in specs:
+        sys.stdout.write(f"\n{files[f'{name}.md']}\nwritten to {folder}/{name}.md, .csv and .tex\n")
+    sys.stdout.write(f"\nall of it, with figures: {folder}/{REPORT}\n")
     if outcome.failures:
         listed = "; ".join(f"{job}: {reason}" for job, reason in outcome.failures)
         raise UserError(f"{len(outcome.failures)} jobs failed ({listed}); the same command tries them again")
 
 
 def _check(experiments: Path) -> None:
-    from otfkd.reproduce import differing
+    from otfkd.reporting.built import differing
 
+    if not any((experiments / "results").glob("*.jsonl")):
+        raise UserError(f"{experiments}/results holds no published rows: make a table first")
     wrong = differing(experiments)
     if wrong:
         names = ", ".join(map(str, wrong))
         raise UserError(f"{names}: not what the published rows give; build again with otfkd-reproduce")
-    sys.stdout.write(f"every table in {experiments}/built is what the rows in {experiments}/results give\n")
+    sys.stdout.write(f"all of {experiments}/built is what the rows in {experiments}/results give\n")

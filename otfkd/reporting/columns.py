@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from otfkd.errors import UserError
+from otfkd.evaluation.transfer import PROTOCOLS
 from otfkd.results import Row
 
 AVERAGE = "average"
@@ -22,10 +23,21 @@ def score_columns(row: Row, kind: Literal["sts", "transfer"]) -> dict[str, float
             f"a table of {kind} scores was given a row of {row.name} with other tasks ({', '.join(row.scores)}): "
             "drop it"
         )
-    if row.protocol.startswith("SentEval fast"):
+    if row.protocol.startswith(PROTOCOLS["fast"].description):
         raise UserError(f"the row of {row.name} was scored by the fast protocol, for prototypes: score it with full")
     tasks = {task: scores[metric] for task, scores in row.scores.items()}
     return {**tasks, AVERAGE: row.average} if len(tasks) > 1 else tasks
+
+
+def total_forwards(row: Row, teacher: Row | None) -> int:
+    """Encoder passes of a run and of the one that trained its initial teacher.
+
+    Raises:
+        UserError: a row that does not say what it cost.
+    """
+    if row.cost is None or (teacher is not None and teacher.cost is None):
+        raise UserError(f"a row of {row.name} does not say what its training cost: train it again")
+    return row.cost.forwards + (0 if teacher is None or teacher.cost is None else teacher.cost.forwards)
 
 
 def cost_columns(row: Row, teacher: Row | None, target: float | None) -> Mapping[str, float | None]:
@@ -39,16 +51,16 @@ def cost_columns(row: Row, teacher: Row | None, target: float | None) -> Mapping
     Raises:
         UserError: a row that does not say what it cost.
     """
-    if row.cost is None or (teacher is not None and teacher.cost is None):
-        raise UserError(f"a row of {row.name} does not say what its training cost: train it again")
-    own, before = row.cost, None if teacher is None else teacher.cost
+    forwards = total_forwards(row, teacher)
+    own = row.cost
+    assert own is not None
+    earlier = 0.0 if teacher is None or teacher.cost is None else teacher.cost.seconds
     reached = [point.seconds for point in own.curve if target is not None and point.dev >= target]
-    earlier = before.seconds if before is not None else 0.0
     return {
         COSTS[0]: own.seconds / 60,
         COSTS[1]: (own.seconds + earlier) / 60,
         COSTS[2]: own.forwards / 1000,
-        COSTS[3]: (own.forwards + (before.forwards if before is not None else 0)) / 1000,
+        COSTS[3]: forwards / 1000,
         COSTS[4]: None if own.peak_bytes is None else own.peak_bytes / 2**30,
         COSTS[5]: (min(reached) + earlier) / 60 if reached else None,
     }

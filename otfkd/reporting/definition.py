@@ -1,9 +1,10 @@
 """A table's definition: a file in experiments/tables, data and never code."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import OmegaConf
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from otfkd.composition import options, tables_dir
 from otfkd.errors import UserError
@@ -41,6 +42,12 @@ class RowSpec(Spec):
     overrides: tuple[str, ...] = ()
     sweep: SweepSpec | None = None
 
+    @property
+    def starts(self) -> dict[str, str]:
+        """The rows whose runs of the same seed it starts from, by the config group that they fill in."""
+        rows = {"teacher": self.teacher, "model": self.student}
+        return {group: row for group, row in rows.items() if row is not None}
+
     def expanded(self, profile: str) -> tuple["RowSpec", ...]:
         """The rows this one stands for at a profile."""
         if self.sweep is None:
@@ -63,12 +70,10 @@ class ProfileSpec(Spec):
 
     Attributes:
         seeds: every trained row has one run a seed.
-        note: what must be said of it, first below the table.
         models: the backbones, one part of the table each, with further keys for each; none: the profile's own.
     """
 
-    seeds: tuple[int, ...]
-    note: str = ""
+    seeds: tuple[NonNegativeInt, ...]
     models: dict[str, tuple[str, ...]] = {}
 
 
@@ -89,6 +94,7 @@ class TableSpec(Spec):
         kind: what is shown of each run: STS scores, transfer accuracies or costs.
         baseline: the row the others are tested against; bold is what beats it.
         columns: those shown; None shows all there are.
+        figures: those drawn of it in the report.
         profiles: at which it can be made.
         rows: in the order shown; a row's teacher and student come before it.
         quoted: published rows.
@@ -98,6 +104,7 @@ class TableSpec(Spec):
     kind: Literal["sts", "transfer", "cost"] = "sts"
     baseline: str | None = None
     columns: tuple[str, ...] | None = None
+    figures: tuple[Literal["interval", "curves", "compute", "geometry"], ...] = ()
     profiles: dict[str, ProfileSpec]
     rows: tuple[RowSpec, ...]
     quoted: tuple[QuotedSpec, ...] = ()
@@ -110,6 +117,19 @@ class TableSpec(Spec):
 def table_names() -> list[str]:
     """Every defined table."""
     return sorted(path.stem for path in tables_dir().glob("*.yaml"))
+
+
+def profile_note(profile: str) -> str:
+    """What a profile is, and what its numbers can and cannot show.
+
+    Raises:
+        UserError: nothing is said of it.
+    """
+    path = tables_dir().parent / "profiles.yaml"
+    notes: Any = OmegaConf.to_container(OmegaConf.load(path))
+    if profile not in notes:
+        raise UserError(f"{path} does not say what profile {profile} is: add a line for it")
+    return str(notes[profile])
 
 
 def load_table(name: str, profile: str) -> TableSpec:
@@ -127,14 +147,24 @@ def load_table(name: str, profile: str) -> TableSpec:
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{path} is not valid: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    if profile not in spec.profiles or profile not in options("profile"):
-        raise UserError(f"the table {name} is not made at profile {profile}: take one of {', '.join(spec.profiles)}")
+    profiles = [known for known in options("profile") if known in spec.profiles]
+    if profile not in profiles:
+        raise UserError(f"the table {name} is not made at profile {profile}: take one of {', '.join(profiles)}")
+    _check(spec, profile, path)
+    return spec
+
+
+def _check(spec: TableSpec, profile: str, path: Path) -> None:
+    """Refuse what each part of a definition allows but the whole does not."""
+    for row in spec.rows:
+        if row.sweep is not None and not row.sweep.values.get(profile):
+            raise UserError(f"{path}: row {row.name} sweeps over nothing at profile {profile}: give it values there")
     trained: set[str] = set()
     names = [row.name for row in spec.at(profile)]
     for row in spec.at(profile):
-        for what, other in (("teacher", row.teacher), ("student", row.student)):
-            if other is not None and other not in trained:
-                raise UserError(f"{path}: the {what} of row {row.name} must be a trained row above it, not {other}")
+        for group, other in row.starts.items():
+            if other not in trained:
+                raise UserError(f"{path}: the {group} of row {row.name} must be a trained row above it, not {other}")
         if row.experiment is not None:
             trained.add(row.name)
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -142,4 +172,3 @@ def load_table(name: str, profile: str) -> TableSpec:
         raise UserError(f"{path}: two rows are called {twice}: rename one")
     if spec.baseline is not None and spec.baseline not in names:
         raise UserError(f"{path}: the baseline {spec.baseline} is no row: name one of {', '.join(names)}")
-    return spec

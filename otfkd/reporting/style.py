@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,9 @@ class Look:
     marker: str
 
 
-# Colours of Okabe and Ito 2008 without yellow, which is lost on white, from dark to light and back.
+_UNDATED = {"Date": None, "Creator": None}
+
+# Colours of Okabe and Ito 2008 without yellow, which is lost on white, from dark to light and back; then grey, brown.
 LOOKS = (
     Look("#000000", "-", "o"),
     Look("#D55E00", "--", "s"),
@@ -60,6 +63,8 @@ LOOKS = (
     Look("#009E73", ":", "v"),
     Look("#CC79A7", (0, (7, 3)), "P"),
     Look("#56B4E9", (0, (2, 1)), "X"),
+    Look("#7F7F7F", (0, (3, 1, 1, 1)), "<"),
+    Look("#7A4A00", (0, (6, 1, 1, 1, 1, 1, 1, 1)), ">"),
 )
 
 
@@ -96,9 +101,19 @@ def put_legend(figure: Figure, axes: Axes, extra: Sequence[Line2D]) -> None:
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write NAME.png and NAME.svg; neither holds a date or a version."""
     paths = []
-    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+    for kind, metadata in (("png", {"Software": None}), ("svg", _UNDATED)):
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, metadata=metadata)
         paths.append(folder / f"{name}.{kind}")
         write_bytes(paths[-1], buffer.getvalue())
     return paths
+
+
+@styled()
+def inline_svg(figure: Figure, name: str) -> str:
+    """An <svg> to stand in a page beside others: its ids begin with its name, and it links to nothing outside."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={**_UNDATED, "Format": None, "Type": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].rstrip()
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", text)

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import pytest
 
 import otfkd.__main__
-import otfkd.reproduce
 import otfkd.scoring
 from otfkd.data.sts import Suite
 from otfkd.results import read_rows
@@ -315,23 +314,72 @@ def test_an_unknown_command_lists_the_commands(otfkd_command: Command, arguments
     assert_refused(otfkd_command(*arguments), "train, eval, reproduce, runs")
 
 
-def test_reproduce_writes_the_table_and_names_what_failed(
+@pytest.fixture
+def reproduce(
     otfkd_command: Command, overrides: list[str], tiny_suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(otfkd.reproduce, "tables_dir", lambda: tmp_path)
+) -> Command:
+    """Run `otfkd reproduce` on tables of two rows, of which the second one of `tiny` fails, in 4 steps."""
+    monkeypatch.setattr("otfkd.reporting.definition.tables_dir", lambda: tmp_path / "tables")
     monkeypatch.setattr(otfkd.scoring, "load_suite", lambda *_: tiny_suite)
-    bad = {"name": "bad", "label": "Bad", "experiment": "simcse", "overrides": ["objective.temperature=0"]}
-    encoder = {"name": "encoder", "label": "Encoder", "experiment": None}
-    table = {"title": "Tiny", "seeds": [0], "profiles": {"mini": "no evidence"}, "rows": [encoder, bad]}
-    (tmp_path / "tiny.yaml").write_text(json.dumps(table))
-    output = tmp_path / "built"
-    made = otfkd_command("reproduce", "--tables", "tiny", "--output", str(output), *overrides)
+    bad = {"name": "bad", "label": "Bad", "experiment": "simcse", "overrides": ["schedule=at", "schedule.at=[500]"]}
+    good = {"name": "good", "label": "Good", "experiment": "simcse"}
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "profiles.yaml").write_text("mini: Profile mini is no evidence.")
+    for name, rows in {"tiny": [good, bad], "other": [good]}.items():
+        table = {"title": name.title(), "profiles": {"mini": {"seeds": [0]}}, "rows": rows}
+        (tmp_path / "tables" / f"{name}.yaml").write_text(json.dumps(table))
+    few = [*overrides, "trainer.max_steps=4", "evaluation.every=null"]
+
+    def run(*arguments: str) -> Outcome:
+        return otfkd_command("reproduce", "--experiments", str(tmp_path / "experiments"), *arguments, *few)
+
+    return run
+
+
+def test_reproduce_writes_the_tables_and_names_what_failed(reproduce: Command, tmp_path: Path) -> None:
+    built, results = (tmp_path / "experiments" / name for name in ("built/mini", "results/mini.jsonl"))
+    made = reproduce("--tables", "tiny")
     assert made.code == 2
-    assert made.err.splitlines()[-1].startswith("otfkd: 1 jobs failed, first bad, seed 0: objective.temperature=0")
-    assert (output / "mini" / "tiny.md").read_text() in made.out
+    assert made.err.splitlines()[-1].startswith("otfkd: 1 jobs failed (tiny, Bad, seed 0: ")
+    assert made.err.endswith("; the same command tries them again\n")
+    assert (built / "tiny.md").read_text() in made.out
     assert "| Bad | — | — |" in made.out
+    files = {f"{name}.{kind}" for name in ("tiny", "other") for kind in ("md", "csv", "tex")} | {"report.html"}
+    assert {path.name for path in built.iterdir()} == {name for name in files if not name.startswith("other")}
+    # Another table joins it; the report then shows both, and the first one's rows stay.
+    assert reproduce("--tables", "other").code == 0
+    assert {path.name for path in built.iterdir()} == files
+    assert [json.loads(line)["table"] for line in results.read_text().splitlines()] == ["other", "tiny"]
+    assert [f'id="{name}"' in (built / "report.html").read_text() for name in ("tiny", "other")] == [True, True]
+    # And again: nothing is trained, and every byte is the same.
+    before = {path: path.read_bytes() for path in (*built.iterdir(), results)}
+    assert reproduce("--tables", "other").code == 0
+    assert {path: path.read_bytes() for path in before} == before
+    check = reproduce("--check")
+    assert (check.code, check.err) == (0, "")
+    # One changed byte, a missing file and one that comes of no row.
+    (built / "tiny.csv").write_text((built / "tiny.csv").read_text().replace("Good", "Goof"))
+    (built / "other.tex").unlink()
+    (built / "old.md").write_text("old")
+    wrong = reproduce("--check")
+    assert_refused(wrong, "tiny.csv", "other.tex", "old.md", "not what the published rows give")
+    assert "tiny.md" not in wrong.err and "report.html" not in wrong.err
 
 
-def test_reproduce_refuses_a_mistake_at_once(otfkd_command: Command, tmp_path: Path) -> None:
+def test_reproduce_shows_what_it_would_do(reproduce: Command, tmp_path: Path) -> None:
+    dry = reproduce("--tables", "other", "--dry-run")
+    assert (dry.code, dry.err) == (0, "")
+    assert dry.out.startswith("other, Good, seed 0  new\n1 runs are left to train; none is finished here yet")
+    assert reproduce("--tables", "other", "--print-commands").out.startswith(
+        "otfkd-train experiment=simcse profile=mini "
+    )
+    assert reproduce("--tables", "other", "--print-slurm").out.startswith("#!/bin/bash\n")
+    assert not (tmp_path / "experiments").exists()
+    assert not list((tmp_path / "runs").rglob("*.jsonl"))
+
+
+def test_reproduce_refuses_a_mistake_at_once(otfkd_command: Command, reproduce: Command, tmp_path: Path) -> None:
     assert_refused(otfkd_command("reproduce", "--tables", "nonesuch"), "there is no table nonesuch")
     assert_refused(otfkd_command("reproduce", "sede=1"), "unknown key 'sede'")
+    assert_refused(reproduce("--tables", "tiny", "seed=1"), "seed is not given by hand")
+    assert_refused(reproduce("--check"), "holds no published rows: make a table first")

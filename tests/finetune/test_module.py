@@ -25,10 +25,11 @@ from otfkd.finetune.module import FineTuning
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.registry import load_encoder
 from otfkd.prepare import prepare
-from otfkd.reporting.tables import build_table
+from otfkd.reporting.tabulate import build_table
 from otfkd.reporting.terminal import scores
 from otfkd.runs import train
 from tests.conftest import make_model, sentence
+from tests.reporting.published import make_spec
 from tests.test_resume import final, stop_after
 
 OBJECTIVES = ("supervised_simcse", "cosent", "cosine_regression", "softmax")
@@ -180,7 +181,8 @@ def test_dev_pairs_are_left_out_and_test_pairs_counted(
     assert "trained on test pairs too: 12 of held" in result.plan
     told = [row.fine_tuned for row in result.rows]
     assert [(row.examples, row.trained_on) for row in told if row is not None] == [(25, {"held": 12})] * 4
-    table = build_table("T", [("tuned", "Tuned")], {"tuned": [row for row in result.rows if row.split == "test"]}, "")
+    rows = {"simcse": [row for row in result.rows if (row.split, row.checkpoint) == ("test", "selected")]}
+    table = build_table(make_spec(), "mini", {None: rows})
     assert "graded.csv holds test pairs: 12 of the 12 of held" in table.markdown()
 
 

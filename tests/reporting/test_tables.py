@@ -1,123 +1,158 @@
-"""Tables from rows made by hand."""
+"""What a finished table is, and how it is written."""
 
+import csv
+import io
+import re
 import statistics
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import pytest
 
-from otfkd.errors import UserError
-from otfkd.reporting.tables import MISSING, Cell, Table, build_table
+from otfkd.reporting.definition import QuotedSpec
+from otfkd.reporting.tables import MISSING, Cell, Line, Part, Table
 from otfkd.reporting.terminal import scores
-from otfkd.results import Row
 from tests.test_results import make_row
 
-LABELS = [("encoder", "Encoder"), ("simcse", "SimCSE"), ("otfkd", "On the fly")]
-WARNING = "Profile mini shows the machinery in minutes; it is not evidence."
+
+def cell(*values: float, better: bool = False) -> Cell:
+    return Cell(dict(enumerate(values)), better)
 
 
-def rows_of(*values: float, **changes: str) -> list[Row]:
-    """One row a seed with these scores."""
-    return [make_row({"tiny": value}, seed=seed, **changes) for seed, value in enumerate(values)]
-
-
-def table(measured: Mapping[str, Sequence[Row]], note: str = WARNING) -> Table:
-    return build_table("Title", LABELS, measured, note)
+QUOTED = QuotedSpec(label="SimCSE", source="Gao et al. 2021, Table 5", model="bert", scores={"STS12": 68.4})
+TABLE = Table(
+    "Title", ("STS12", "average"),
+    (
+        Part("bert", (
+            Line("Encoder", 1, (Cell({None: 40.0}), Cell({None: 41.0}))),
+            Line("SimCSE", 2, (cell(50.0, 53.0), cell(51.0, 52.0))),
+            Line("On the fly", 2, (cell(60.0, 63.0, better=True), cell(51.0, 53.0))),
+            Line("Gone", 0, (cell(), cell())),
+        ), (QUOTED,)),
+        Part("roberta", (Line("SimCSE", 1, (cell(55.0), cell(56.0))),), ()),
+    ),
+    ("First note.", "Second note."),
+)  # fmt: skip
 
 
 def test_mean_and_spread_of_two_by_hand() -> None:
-    assert str(Cell((70.0, 72.0))) == "71.00 ± 1.41"
+    assert cell(70.0, 72.0).text(" ± ") == "71.00 ± 1.41"
 
 
 def test_mean_and_spread_of_three_by_hand() -> None:
-    cell = Cell((70.0, 71.0, 75.0))
-    assert cell.mean == 72.0
-    assert cell.spread == pytest.approx(7**0.5)  # (4 + 1 + 9) / 2
-    assert str(cell) == "72.00 ± 2.65"
+    made = cell(70.0, 71.0, 75.0)
+    assert made.mean == 72.0
+    assert made.spread == pytest.approx(7**0.5)  # (4 + 1 + 9) / 2
+    assert made.text(" ± ") == "72.00 ± 2.65"
+
+
+def test_the_spread_is_of_a_sample() -> None:
+    values = (61.3, 60.2, 64.9, 62.0)
+    assert cell(*values).spread == statistics.stdev(values) != statistics.pstdev(values)
 
 
 def test_one_seed_has_no_spread() -> None:
-    assert str(Cell((70.0,))) == "70.00"
-    assert Cell((70.0,)).spread is None
+    assert cell(70.0).text(" ± ") == "70.00"
+    assert cell(70.0).spread is None
 
 
 def test_a_missing_cell_is_a_dash() -> None:
-    assert str(Cell(())) == MISSING == "—"
+    assert cell().text(" ± ") == MISSING == "—"
+    assert cell().mean is None
 
 
 def test_markdown_by_hand() -> None:
-    made = table({"encoder": rows_of(40.0), "simcse": rows_of(50.0, 53.0)}).markdown()
-    head = "**Title**\n\n| | n | tiny |\n|---|--:|--:|\n"
-    assert made.startswith(f"{head}| Encoder | 1 | 40.00 |\n| SimCSE | 2 | 51.50 ± 2.12 |\n| On the fly | — | — |\n\n")
+    assert TABLE.markdown() == (
+        "**Title**\n\n"
+        "| | n | STS12 | average |\n"
+        "|---|--:|--:|--:|\n"
+        "| *bert* |  |  |  |\n"
+        "| Encoder | 1 | 40.00 | 41.00 |\n"
+        "| SimCSE | 2 | 51.50 ± 2.12 | 51.50 ± 0.71 |\n"
+        "| On the fly | 2 | **61.50 ± 2.12** | 52.00 ± 1.41 |\n"
+        "| Gone | — | — | — |\n"
+        "| *quoted:* SimCSE | — | 68.40 | — |\n"
+        "| *roberta* |  |  |  |\n"
+        "| SimCSE | 1 | 55.00 | 56.00 |\n"
+        "\nFirst note.\n\nSecond note.\n"
+    )
+
+
+def test_a_bar_in_a_label_makes_no_column() -> None:
+    table = Table("T", ("a",), (Part(None, (Line("x|y", 1, (cell(1.0),)),), ()),), ())
+    assert r"| x\|y | 1 | 1.00 |" in table.markdown()
 
 
 def test_csv_by_hand() -> None:
-    made = table({"encoder": rows_of(40.0), "simcse": rows_of(50.0, 53.0)}).csv()
-    assert made == "row,n,tiny mean,tiny sd\nEncoder,1,40.0000,\nSimCSE,2,51.5000,2.1213\nOn the fly,0,,\n"
+    assert TABLE.csv() == (
+        "model,row,source,n,STS12 mean,STS12 sd,average mean,average sd\n"
+        "bert,Encoder,measured,1,40.0000,,41.0000,\n"
+        "bert,SimCSE,measured,2,51.5000,2.1213,51.5000,0.7071\n"
+        "bert,On the fly,measured,2,61.5000,2.1213,52.0000,1.4142\n"
+        "bert,Gone,measured,0,,,,\n"
+        'bert,SimCSE,"quoted: Gao et al. 2021, Table 5",,68.4,,,\n'
+        "roberta,SimCSE,measured,1,55.0000,,56.0000,\n"
+    )
 
 
-def test_a_missing_seed_is_never_averaged() -> None:
-    made = table({"simcse": rows_of(50.0, 53.0)[1:]})
-    assert made.rows[1] == ("SimCSE", 1, (Cell((53.0,)),))
+def test_quoted_rows_are_told_apart_in_every_format() -> None:
+    """Two rows of the same label: only one of them was measured."""
+    (markdown,) = (line for line in TABLE.markdown().splitlines() if "68.40" in line)
+    assert markdown.startswith("| *quoted:* SimCSE")
+    (latex,) = (line for line in TABLE.latex().splitlines() if "68.40" in line)
+    assert latex.startswith(r"\emph{quoted:} SimCSE & --")
+    lines = TABLE.latex().splitlines()
+    assert lines[lines.index(latex) - 1] == r"\midrule"
+    found = [row for row in csv.DictReader(io.StringIO(TABLE.csv())) if row["STS12 mean"] == "68.4"]
+    assert [row["source"] for row in found] == ["quoted: Gao et al. 2021, Table 5"]
 
 
-def test_the_average_column_is_the_mean_of_the_rows_averages() -> None:
-    rows = [make_row({"STS12": 60.0, "STS-B": 70.0}), make_row({"STS12": 64.0, "STS-B": 72.0}, seed=1)]
-    made = table({"simcse": rows})
-    assert made.columns == ("STS12", "STS-B", "average")
-    assert [str(cell) for cell in made.rows[1][2]] == ["62.00 ± 2.83", "71.00 ± 1.41", "66.50 ± 2.12"]
+def assert_compiles(latex: str, columns: int) -> None:
+    """What LaTeX stumbles over: braces and environments that do not match, rows of other lengths, bare specials."""
+    bare = re.sub(r"\\[&%$#_{}]|\\text\w+\{\}", "", "\n".join(re.sub(r"^%.*", "", line) for line in latex.splitlines()))
+    depth = 0
+    for character in bare:
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        assert depth >= 0
+    assert depth == 0
+    assert re.findall(r"\\(begin|end)\{(\w+)\}", bare) == [("begin", "tabular"), ("end", "tabular")]
+    assert bare.count("$") % 2 == 0
+    assert not re.search(r"[#%~^_]", bare)
+    assert set(re.findall(r"\\[a-z]+", bare)) <= {
+        r"\begin", r"\end", r"\toprule", r"\midrule", r"\bottomrule", r"\textbf", r"\emph", r"\footnotesize", r"\pm",
+        r"\multicolumn",
+    }  # fmt: skip
+    assert [bare.count(rule) for rule in (r"\toprule", r"\bottomrule")] == [1, 1]
+    rows = [line for line in bare.splitlines() if line.endswith(r"\\")]
+    assert rows
+    for row in rows:
+        spans = re.search(r"\\multicolumn\{(\d+)\}", row)
+        assert row.count("&") + 1 + (int(spans[1]) - 1 if spans else 0) == columns
+    assert f"{{l{'r' * (columns - 1)}}}" in bare
 
 
-def test_one_task_needs_no_average() -> None:
-    assert table({"simcse": rows_of(50.0)}).columns == ("tiny",)
+def test_latex_is_in_shape() -> None:
+    made = TABLE.latex()
+    assert_compiles(made, 4)
+    assert r"On the fly & 2 & \textbf{61.50 {\footnotesize$\pm$ 2.12}} & 52.00 {\footnotesize$\pm$ 1.41} \\" in made
+    assert r"Gone & -- & -- & -- \\" in made
+    assert r"\multicolumn{4}{l}{\emph{bert}} \\" in made
 
 
-@pytest.mark.parametrize("field", ["suite_sha256", "protocol"])
-def test_rows_that_cannot_be_compared_are_refused(field: str) -> None:
-    with pytest.raises(UserError, match=f"'Title' differ in {field}") as caught:
-        table({"simcse": rows_of(50.0), "otfkd": rows_of(51.0, **{field: "another"})})
-    assert "another" in str(caught.value)
+@pytest.mark.parametrize("text", ["50 % & more", "a_b^c", r"C:\x", "{open", "~ #1 $2", "snow | rain"])
+def test_latex_escapes_what_it_would_read(text: str) -> None:
+    quoted = QuotedSpec(label=text, source="s", model=text, scores={text: 1.0})
+    table = Table("100 %", (text,), (Part(text, (Line(text, 1, (cell(1.0),)),), (quoted,)),), (text,))
+    assert_compiles(table.latex(), 3)
 
 
-def test_the_same_rows_make_the_same_bytes(tmp_path: Path) -> None:
-    measured = {"simcse": rows_of(50.0, 53.0), "encoder": rows_of(40.0)}
-    table(measured).write(tmp_path / "a", "main")
-    table(dict(reversed(measured.items()))).write(tmp_path / "b", "main")
-    for name in ("main.md", "main.csv"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() != b""
+def test_the_check_of_latex_sees_what_is_wrong() -> None:
+    for broken in (("&", ""), ("}", ""), (r"\textbf", r"\textnf"), ("Gone", "Go%ne"), (r"\toprule", "")):
+        with pytest.raises(AssertionError):
+            assert_compiles(TABLE.latex().replace(*broken), 4)
 
 
-def test_the_notes_warn_and_name_versions_and_data() -> None:
-    warning, made = table({"simcse": rows_of(50.0)}).notes
-    assert warning == WARNING
-    for fact in ("otfkd 0.1.0 at 0123456789ab", "torch 2.13.0", "1 threads", "55555555", "cosine, 128 tokens", "dev"):
-        assert fact in made
-
-
-def test_every_revision_of_the_rows_is_named() -> None:
-    first, second = rows_of(50.0, 51.0)
-    second = make_row(seed=1, environment={**second.environment, "git_revision": "fedcba987654-dirty"})
-    note = table({"simcse": [first, second]}).notes[1]
-    assert "0123456789ab" in note and "fedcba987654" in note
-
-
-def test_a_dirty_revision_is_shown_as_one() -> None:
-    row = rows_of(50.0)[0]
-    dirty = row.model_copy(update={"environment": {**row.environment, "git_revision": "f" * 40 + "-dirty"}})
-    assert "ffffffffffff-dirty" in table({"simcse": [dirty]}).notes[1]
-
-
-def test_differing_versions_are_all_named() -> None:
-    first, second = rows_of(50.0, 51.0)
-    versions = {**second.environment["versions"], "torch": "9.9.9"}
-    second = second.model_copy(update={"environment": {**second.environment, "versions": versions}})
-    assert "9.9.9" in table({"simcse": [first, second]}).notes[1]
-
-
-def test_a_table_of_nothing_has_only_dashes() -> None:
-    made = table({})
-    assert made.notes == (WARNING,)
-    assert "| SimCSE | — |" in made.markdown()
+def test_the_files_of_a_table() -> None:
+    files = TABLE.files("main")
+    assert files == {"main.md": TABLE.markdown(), "main.csv": TABLE.csv(), "main.tex": TABLE.latex()}
 
 
 def test_terminal_scores_name_their_model() -> None:
@@ -138,8 +173,3 @@ def test_terminal_scores_show_each_aggregation_of_each_task() -> None:
     found = [line.split()[-2:] for line in lines[1:6]]
     assert found == [["STS12", "STS-B"], ["1.00", "9.00"], ["2.00", "9.00"], ["3.00", "9.00"], ["4", "9"]]
     assert lines[6] == "average of 'all': 5.00"
-
-
-def test_the_spread_is_of_a_sample() -> None:
-    values = (61.3, 60.2, 64.9, 62.0)
-    assert Cell(values).spread == statistics.stdev(values) != statistics.pstdev(values)
