@@ -25,7 +25,8 @@ from otfkd.models.export import save_encoder
 from otfkd.models.registry import load_encoder
 from otfkd.prepare import prepare
 from otfkd.reporting.definition import ProfileSpec, RowSpec, TableSpec
-from otfkd.reporting.tables import Table, build_table
+from otfkd.reporting.tables import Table
+from otfkd.reporting.tabulate import build_table
 from otfkd.reporting.terminal import scores
 from otfkd.results import Row, read_rows
 from otfkd.scoring import Origin, score_model, score_rows
