@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 
 from otfkd.data.files import JsonLines
-from otfkd.processes import first_only
+from otfkd.processes import first_only, rank
 
 SAME = 0.95  # rank correlation from which on a new teacher is said to be much like the student
 
@@ -23,6 +23,8 @@ class RunLog:
         self._metrics = JsonLines(folder / "metrics.jsonl")
         self._rotations = JsonLines(folder / "rotations.jsonl")
         self._timings = JsonLines(folder / "timings.jsonl")
+        if rank() == 0:
+            self._timings.drop_half_line()  # the others are cut back to a checkpoint's length
         self._mirror = mirror
         self._opened = time.monotonic()
 

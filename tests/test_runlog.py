@@ -92,3 +92,10 @@ def test_a_value_that_is_no_number_never_reaches_a_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         RunLog(tmp_path, None).metrics(1, {"loss": float("nan")})
     assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_a_killed_writers_half_line_of_times_is_dropped(tmp_path: Path) -> None:
+    times = tmp_path / "timings.jsonl"
+    times.write_text('{"event": "start", "seconds": 0.0}\n{"event": "de')
+    RunLog(tmp_path).timing("stop")
+    assert [json.loads(line)["event"] for line in times.read_text().splitlines()] == ["start", "stop"]

@@ -74,6 +74,10 @@ class JsonLines:
     def truncate(self, size: int) -> None:
         os.truncate(self.path, size)
 
+    def drop_half_line(self) -> None:
+        """Cut off what a killed writer left of its last line."""
+        self.truncate(self.path.read_bytes().rfind(b"\n") + 1)
+
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """All rows of a JSON-lines file."""
