@@ -22,7 +22,7 @@ setup: .venv/.done  ## Make .venv with locked versions of everything
 	@touch $@
 
 test: setup  ## Fast tests, no network (under 3 minutes)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-all: setup  ## All tests; those on real data need OTFKD_DATA
 	$(BIN)/python -m pytest -m ''

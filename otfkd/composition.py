@@ -8,8 +8,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from otfkd.config import Config, Root, keys, unknown_key
+from otfkd.config import Config, Root
 from otfkd.errors import UserError, first_line
+from otfkd.keys import keys, unknown_key
 
 # Groups whose value may also be a folder or a hub id: `model=FOLDER` means `model=custom model.path=FOLDER`.
 OPEN_GROUPS = ("model", "teacher")

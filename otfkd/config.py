@@ -3,8 +3,6 @@
 Nothing here imports torch, so a command can refuse its arguments at once.
 """
 
-import difflib
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -21,9 +19,9 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from otfkd.errors import UserError, first_line
+from otfkd.keys import keys, sentence
 
 Pooler = Literal["cls", "cls_head", "mean", "first_last_mean", "top2_mean", "last"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -236,7 +234,7 @@ class Root(Node):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise UserError(_sentence(error.errors()[0], keys(cls))) from None
+            raise UserError(sentence(error.errors()[0], keys(cls))) from None
 
 
 class Config(Root):
@@ -298,41 +296,6 @@ class EvaluateConfig(Root):
     evaluation: EvaluationConfig
     output: str | None
     paths: PathsConfig
-
-
-def keys(schema: type[BaseModel], prefix: str = "") -> tuple[str, ...]:
-    """Every dotted key of a schema, sections included."""
-
-    def walk(node: type[BaseModel], at: str) -> Iterator[str]:
-        for name, field in node.model_fields.items():
-            yield at + name
-            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-                yield from walk(field.annotation, f"{at}{name}.")
-
-    return tuple(walk(schema, prefix))
-
-
-def nearest(key: str, valid: Sequence[str]) -> str:
-    """The valid key a mistyped one was most likely meant to be."""
-    leaf = key.rpartition(".")[2]
-    by_leaf = [k for k in valid if k.rpartition(".")[2] == leaf]
-    return (by_leaf or difflib.get_close_matches(key, valid, n=1, cutoff=0.0))[0]
-
-
-def unknown_key(key: str, valid: Sequence[str]) -> UserError:
-    return UserError(f"unknown key '{key}': the nearest valid key is '{nearest(key, valid)}'")
-
-
-def _sentence(error: ErrorDetails, valid: Sequence[str]) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return str(unknown_key(key, valid))
-    if error["type"] == "missing":
-        return f"{key} must be given: add {key}=VALUE to the command"
-    if error["type"] == "value_error":  # keys that contradict each other: the validator says it all
-        return error["msg"].removeprefix("Value error, ")
-    message = error["msg"].removeprefix("Input should be ")
-    return f"{key}={error['input']!r} is not valid: it must be {message}"
 
 
 _PATH_KEYS = (("data", "path"), ("evaluation", "path"), ("paths", "data_root"), ("paths", "runs"), ("paths", "cache"))

@@ -11,7 +11,6 @@ from typing import Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
 
@@ -33,6 +32,7 @@ from otfkd.distill.training import TrainingModule
 from otfkd.errors import UserError
 from otfkd.finetune.module import FineTuning
 from otfkd.launch import cluster, join, launch, one_voice
+from otfkd.loggers import finishing, make_logger
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.export import save_encoder
 from otfkd.models.registry import load_encoder
@@ -117,11 +117,11 @@ def _train(
     torch.manual_seed(derived_seed(config.seed, "head"))
     head = Head(student.width) if config.model.head and student.head is None else None
     module, data = _learning(run, student, head, teachers, mlm, done)
-    mirror = _logger(run) if rank() == 0 else None
+    mirror = make_logger(run) if rank() == 0 else None
     run_log = RunLog(folder, mirror)
     if not done:
         run_log.rewind({"metrics": 0, "rotations": 0})
-    with stop_flag() as stopping, _finishing(mirror):
+    with stop_flag() as stopping, finishing(mirror):
         rotation = TeacherRotation(
             run.plan, config.schedule, cache, checkpoints, run_log,
             evaluate=lambda encoder: shared(lambda: dev_score(encoder, run.suite, config.evaluation)),
@@ -283,34 +283,6 @@ def _resume_step(run: Prepared, checkpoints: Checkpoints) -> int:
         log.warning("%d processes instead of %d: same data, other dropout and rounding", count(), processes)
     log.info("resuming after step %d", step)
     return step
-
-
-def _logger(run: Prepared) -> Logger | None:
-    if run.config.logger.name == "none":
-        return None
-    from lightning.pytorch.loggers import WandbLogger
-
-    return WandbLogger(
-        project=run.config.logger.project, offline=run.config.logger.offline, save_dir=run.folder,
-        name=f"{run.config.name}-{run.hash}-s{run.config.seed}", id=f"{run.hash}-s{run.config.seed}",
-        group=run.config.name, config=run.config.model_dump(mode="json"),
-    )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _finishing(mirror: Logger | None) -> Iterator[None]:
-    status = "failed"
-    try:
-        yield
-        status = "success"
-    finally:
-        if mirror is not None:
-            import wandb
-
-            mirror.finalize(status)
-            wandb.finish(
-                exit_code=0 if status == "success" else 1
-            )  # the next job of a sweep must not continue this run
 
 
 def _test(run: Prepared, student: Encoder, checkpoints: Checkpoints, rotation: TeacherRotation) -> list[Row]:

@@ -9,8 +9,9 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel, ValidationError
 
 from otfkd.composition import compose, conf_dir, groups, load_config, options, prepare_overrides
-from otfkd.config import Config, EvaluateConfig, Root, keys
+from otfkd.config import Config, EvaluateConfig, Root
 from otfkd.errors import UserError
+from otfkd.keys import keys
 from otfkd.provenance import config_hash
 
 EXPERIMENTS = options("experiment")
@@ -51,7 +52,7 @@ def test_discovery_finds_the_experiments() -> None:
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_at_every_profile(experiment: str, profile: str) -> None:
     sized = [] if profile == "null" else [f"profile={profile}"]
-    config = load_config([f"experiment={experiment}", *sized, "teacher=some/model"])
+    config = load_config([f"experiment={experiment}", *sized, "teacher=some/model", "paths.data_root=/data"])
     assert config.name == experiment
     assert config.teacher.path == "some/model"
 

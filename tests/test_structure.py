@@ -15,13 +15,25 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "conf" not in path.rela
 
 # A module may import from its own layer and from those above it in this list.
 LAYERS = (
-    {"errors", "config", "composition", "provenance", "processes"},
+    {"errors", "keys", "config", "composition", "provenance", "processes"},
     {"data"},
     {"models"},
     {"evaluation"},
     {"distill"},
     {"finetune"},
-    {"results", "cost", "runlog", "runfolder", "signals", "prepare", "describe", "progress", "scoring", "launch"},
+    {
+        "results",
+        "cost",
+        "runlog",
+        "loggers",
+        "runfolder",
+        "signals",
+        "prepare",
+        "describe",
+        "progress",
+        "scoring",
+        "launch",
+    },
     {"runs", "api"},
     {"reporting"},
     {"reproduce", "planning", "publish"},

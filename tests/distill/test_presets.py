@@ -152,7 +152,8 @@ def command(name: str, external: list[str]) -> list[str]:
 
 
 def test_every_preset_has_a_case() -> None:
-    assert sorted(CASES) == options("experiment")
+    # Fine-tuning has no teacher; its steps are tests/finetune's.
+    assert sorted(CASES) == [name for name in options("experiment") if not name.startswith("finetune")]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -372,7 +372,7 @@ def test_several_given_teachers_teach_the_weighted_mean_of_their_similarities(
 
     with torch.no_grad():
         first, second = (cosines(load_encoder(folder, "mean")(asked[0][0])) for folder in folders)
-    target = ((0.75 * first + 0.25 * second) / 0.05).softmax(-1)
+    target = ((0.75 * first + 0.25 * second) / 0.0125).softmax(-1)
     view, terms = seen[0]
     by_hand = -(target * (cosines(view) / 0.025).log_softmax(-1)).sum(-1).mean()
     assert terms.distillation is not None

@@ -169,7 +169,7 @@ def test_grey_is_enough_to_tell_series_apart(tmp_path: Path) -> None:
 
 def test_more_series_than_can_be_told_apart_are_refused() -> None:
     assert looks(len(LOOKS)) == LOOKS
-    with pytest.raises(UserError, match="tells 7 methods apart, not 8"):
+    with pytest.raises(UserError, match="tells 9 methods apart, not 10"):
         looks(len(LOOKS) + 1)
 
 
