@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from omegaconf import OmegaConf
 
 import otfkd.reproduce
 import otfkd.scoring
@@ -147,7 +147,9 @@ def test_each_backbone_has_its_own_jobs_and_keys(tmp_path: Path) -> None:
         ("roberta_base", "FacebookAI/roberta-base", 1e-5), ("roberta_base", "FacebookAI/roberta-base", 1e-5),
     ]  # fmt: skip
     # A teacher is of the same backbone.
-    folders = {("tiny", model, "simcse", 3): tmp_path / model for model in models}
+    folders: dict[tuple[str, str | None, str, int | None], Path] = {
+        ("tiny", model, "simcse", 3): tmp_path / model for model in models
+    }
     assert otfkd.reproduce.filled(jobs[3], folders).teacher.path == str(tmp_path / "roberta_base")
 
 
@@ -189,7 +191,7 @@ def test_a_plan_is_frozen(few: list[str], tmp_path: Path, monkeypatch: pytest.Mo
     outcome = run_jobs([job])
     assert outcome.failures == []
     folder = Path(outcome.published[0].folder)
-    assert yaml.safe_load((folder / "config.yaml").read_text())["objective"]["temperature"] == 0.05
+    assert OmegaConf.load(folder / "config.yaml").objective.temperature == 0.05
     assert [(one.evaluation.protocol, one.model.path) for one in scored] == [("full", str(folder))]
 
 

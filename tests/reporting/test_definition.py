@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from omegaconf import OmegaConf
 
 from otfkd.composition import load_config, options, tables_dir
 from otfkd.config import Config
@@ -17,8 +17,8 @@ from tests.reporting.published import ROWS, SWEPT, make_spec
 
 STS = {"STS12", "STS13", "STS14", "STS15", "STS16", "STS-B", "SICK-R", "average"}
 TRANSFER = {"MR", "CR", "SUBJ", "MPQA", "SST2", "TREC", "MRPC", "average"}
-SHIPPED = [(name, profile) for name in table_names() for profile in yaml.safe_load(
-    (tables_dir() / f"{name}.yaml").read_text())["profiles"]]  # fmt: skip
+SHIPPED = [(name, profile) for name in table_names() for profile in OmegaConf.load(
+    tables_dir() / f"{name}.yaml")["profiles"]]  # fmt: skip
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def define(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Non
     def write(**changes: Any) -> None:
         (tmp_path / "tables").mkdir(exist_ok=True)
         values = {"title": "Tiny", "profiles": {"mini": {"seeds": [0, 1]}}, "rows": ROWS, **changes}
-        (tmp_path / "tables" / "tiny.yaml").write_text(yaml.safe_dump(values))
+        (tmp_path / "tables" / "tiny.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(values)))
 
     write()
     return write

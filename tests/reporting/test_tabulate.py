@@ -73,7 +73,10 @@ def test_rows_that_cannot_be_compared_are_refused(field: str) -> None:
 
 def test_backbones_that_were_scored_otherwise_are_refused() -> None:
     spec = make_spec(profiles={"mini": {"seeds": [0], "models": {"bert_base": [], "roberta_base": []}}})
-    measured = {"bert_base": {"simcse": rows_of(1.0)}, "roberta_base": {"simcse": rows_of(1.0, protocol="another")}}
+    measured: dict[str | None, dict[str, list[Row]]] = {
+        "bert_base": {"simcse": rows_of(1.0)},
+        "roberta_base": {"simcse": rows_of(1.0, protocol="another")},
+    }
     with pytest.raises(UserError, match="differ in protocol"):
         build_table(spec, "mini", measured)
 
@@ -204,7 +207,7 @@ def test_the_same_gain_at_every_seed_is_no_evidence_and_no_error() -> None:
 
 def test_backbones_are_corrected_apart() -> None:
     rows = [{"name": name, "label": name, "experiment": "otfkd"} for name in ("base", "likely")]
-    models = {"bert_base": [], "roberta_base": []}
+    models: dict[str | None, list[str]] = {"bert_base": [], "roberta_base": []}
     spec = make_spec(rows=rows, baseline="base", profiles={"mini": {"seeds": [0], "models": models}})
     part = {"base": rows_of(*BASE), "likely": rows_of(*LIKELY)}
     made = build_table(spec, "mini", dict.fromkeys(models, part))
