@@ -17,8 +17,9 @@ from tests.reporting.published import ROWS, SWEPT, make_spec
 
 STS = {"STS12", "STS13", "STS14", "STS15", "STS16", "STS-B", "SICK-R", "average"}
 TRANSFER = {"MR", "CR", "SUBJ", "MPQA", "SST2", "TREC", "MRPC", "average"}
-SHIPPED = [(name, profile) for name in table_names() for profile in OmegaConf.load(
-    tables_dir() / f"{name}.yaml")["profiles"]]  # fmt: skip
+SHIPPED = [
+    (name, profile) for name in table_names() for profile in OmegaConf.load(tables_dir() / f"{name}.yaml").profiles
+]
 
 
 @pytest.fixture
