@@ -1,13 +1,14 @@
 """The figures of a table, from its published rows."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from otfkd.errors import UserError
 from otfkd.reporting.columns import total_forwards
 from otfkd.reporting.definition import RowSpec, TableSpec
 from otfkd.reporting.figures import curves
@@ -20,7 +21,11 @@ from otfkd.results import Row
 
 _INTERVAL = "schedule.every"
 _TOGETHER = 5  # methods whose curves one figure can hold and still be read
-_WIDE = 6.0  # inches
+_WIDTH = 6.0  # inches, of a page
+
+
+# Captions and figures; no figure where the caption says why.
+Captioned = Iterator[tuple[str, Figure | None]]
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,6 @@ class Drawing:
 
     caption: str
     svg: str | None = None
-    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,16 +75,18 @@ def drawings(name: str, spec: TableSpec, profile: str, published: Sequence[Publi
             if one.model == model:
                 own.setdefault(one.row, []).append(one)
         for kind in spec.figures if own else ():
-            for number, (caption, figure) in enumerate(draw[kind](_Part(spec, profile, own)), 1):
-                told = caption if model is None else f"{model}: {caption}"
-                if figure is None:
-                    yield Drawing(told)
-                else:
-                    mark = "-".join(filter(None, [name, model, kind, str(number)]))
-                    yield Drawing(told, inline_svg(figure, mark), figure.get_figwidth() >= _WIDE)
+            mark = "-".join(filter(None, [name, model, kind]))
+            for drawing in _drawn(draw[kind](_Part(spec, profile, own)), mark):
+                yield drawing if model is None else replace(drawing, caption=f"{model}: {drawing.caption}")
 
 
-Captioned = Iterator[tuple[str, Figure | None]]
+def _drawn(captioned: Captioned, mark: str) -> Iterator[Drawing]:
+    """The figures of one kind; what keeps one from being drawn is said in its place."""
+    try:
+        for number, (caption, figure) in enumerate(captioned, 1):
+            yield Drawing(caption, None if figure is None else inline_svg(figure, f"{mark}-{number}"))
+    except UserError as error:
+        yield Drawing(f"A figure is not drawn: {error}.")
 
 
 def _interval(part: _Part) -> Captioned:
@@ -99,7 +105,7 @@ def _interval(part: _Part) -> Captioned:
     yield (
         "Test score against the distillation interval. Every dot is a seed; bars and bands are one standard deviation "
         "over seeds to each side of the mean.",
-        against_interval(points, part.measure, levels, _WIDE),
+        against_interval(points, part.measure, levels, _WIDTH),
     )
 
 
@@ -150,7 +156,7 @@ def _compute(part: _Part) -> Captioned:
     yield (
         "Test score against compute, the initial teacher's training counted too; bars are one standard deviation over "
         "seeds to each side of the mean. Filled points are on the Pareto front: nothing as cheap scores higher.",
-        against_compute(points, part.measure, _WIDE),
+        against_compute(points, part.measure, _WIDTH),
     )
 
 
@@ -170,7 +176,7 @@ def _geometry(part: _Part) -> Captioned:
         return
     yield (
         "Alignment of positive dev pairs against uniformity of dev sentences; lower is better in both.",
-        geometry(readings),
+        geometry(readings, _WIDTH),
     )
 
 

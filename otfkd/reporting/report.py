@@ -28,7 +28,8 @@ def report(specs: Mapping[str, TableSpec], profile: str, published: Sequence[Pub
         note=escape(profile_note(profile)),
         contents="\n".join(contents),
         sections="\n".join(_section(name, spec, profile, published) for name, spec in specs.items()),
-        made=_made(profile, list(specs), published),
+        facts=_facts(profile, list(specs), published),
+        commands="\n".join(_commands(name, spec, profile, published) for name, spec in specs.items()),
     )
 
 
@@ -42,8 +43,6 @@ def _section(name: str, spec: TableSpec, profile: str, published: Sequence[Publi
         _table("scores", head, [body for part in table.parts for body in _bodies(table, part)]),
         f'<div class="notes">{"".join(notes)}</div>',
         *(_figure(drawing) for drawing in drawings(name, spec, profile, own)),
-        "<h3>How each row was made</h3>",
-        _table("made", ["Row", "Command", "Runs"], [_body("", _commands(spec, profile, own))]),
         "</section>",
     ]
     return "\n".join(parts)
@@ -55,7 +54,7 @@ def _table(kind: str, head: Sequence[str], bodies: Sequence[str]) -> str:
     return f'<div class="wide"><table class="{kind}">\n{top}{"".join(bodies)}</table></div>'
 
 
-def _body(kind: str, rows: Iterator[str] | Sequence[str]) -> str:
+def _body(kind: str, rows: Sequence[str]) -> str:
     return f"<tbody{f' class={kind}' if kind else ''}>\n{''.join(rows)}</tbody>\n"
 
 
@@ -88,19 +87,21 @@ def _figure(drawing: Drawing) -> str:
     caption = escape(drawing.caption)
     if drawing.svg is None:
         return f'<p class="notes">{caption}</p>'
-    size = "page" if drawing.wide else "column"
     svg = drawing.svg.replace("<svg ", f'<svg role="img" aria-label="{caption}" ', 1)
-    return f'<figure class="{size}">\n{svg}\n<figcaption>{caption}</figcaption>\n</figure>'
+    return f"<figure>\n{svg}\n<figcaption>{caption}</figcaption>\n</figure>"
 
 
-def _commands(spec: TableSpec, profile: str, published: Sequence[Published]) -> Iterator[str]:
-    """For each row its command and its runs."""
+def _commands(name: str, spec: TableSpec, profile: str, published: Sequence[Published]) -> str:
+    """For each row of a table its command and its runs."""
+    lines = []
     for model in spec.profiles[profile].models or (None,):
         for row in spec.at(profile):
-            runs = [one for one in published if (one.model, one.row) == (model, row.name)]
+            runs = [one for one in published if (one.table, one.model, one.row) == (name, model, row.name)]
             if runs:
                 label = row.label if model is None else f"{model}: {row.label}"
-                yield _row(label, [f"<code>{escape(_command(spec, profile, row, runs))}</code>", _links(runs)])
+                command = escape(_command(spec, profile, row, runs))
+                lines.append(_row(label, [f"<code>{command}</code>", _links(runs)]))
+    return f"<h3>{escape(spec.title)}</h3>\n{_table('made', ['Row', 'Command', 'Runs'], [_body('', lines)])}"
 
 
 def _command(spec: TableSpec, profile: str, row: RowSpec, runs: Sequence[Published]) -> str:
@@ -109,7 +110,7 @@ def _command(spec: TableSpec, profile: str, row: RowSpec, runs: Sequence[Publish
         return f"otfkd-eval model={first.result.name} model.pooler={first.result.pooler}"
     arguments = [one for one in first.arguments if not one.startswith("seed=")]
     labels = {other.name: other.label for other in spec.at(profile)}
-    starts = [f"{group}=(the run of '{labels[other]}' with the same seed)" for group, other in row.starts.items()]
+    starts = [f"{group}=(run of '{labels[other]}', same seed)" for group, other in row.starts.items()]
     sweep = ["-m"] if len(seeds) > 1 else []
     return " ".join(["otfkd-train", *sweep, *arguments, f"seed={','.join(seeds)}", *starts])
 
@@ -125,7 +126,7 @@ def _links(runs: Sequence[Published]) -> str:
     return f"<code>{escape(shared)}</code> {' '.join(links)}"
 
 
-def _made(profile: str, tables: Sequence[str], published: Sequence[Published]) -> str:
+def _facts(profile: str, tables: Sequence[str], published: Sequence[Published]) -> str:
     rows = [one.result for one in published]
     seeds = sorted({row.seed for row in rows if row.seed is not None})
     facts = {

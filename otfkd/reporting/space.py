@@ -86,11 +86,16 @@ def _by_grade(reading: Reading) -> list[Array]:
 
 
 @styled()
-def geometry(readings: Sequence[Reading]) -> Figure:
-    """Alignment against uniformity (Wang and Isola 2020), a point an encoder; lower is better in both."""
+def geometry(readings: Sequence[Reading], width: float = COLUMN) -> Figure:
+    """Alignment against uniformity (Wang and Isola 2020), a point an encoder; lower is better in both.
+
+    Args:
+        readings: with alignment and uniformity.
+        width: inches.
+    """
     # Trained ones first, so that a method looks the same in every figure.
     labels = list(dict.fromkeys(reading.label for reading in sorted(readings, key=lambda one: one.seed is None)))
-    figure = Figure(figsize=(COLUMN, 2.7), layout="constrained")
+    figure = Figure(figsize=(width, 2.7), layout="constrained")
     axes = figure.subplots()
     for label, look in zip(labels, looks(len(labels)), strict=True):
         own = [reading for reading in readings if reading.label == label]

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.style
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -93,8 +95,15 @@ def width_for(methods: int) -> float:
 
 def put_legend(figure: Figure, axes: Axes, extra: Sequence[Line2D]) -> None:
     """What has a label, and some more, above all panels."""
-    handles = [*axes.get_legend_handles_labels()[0], *extra]
-    figure.legend(handles=handles, loc="outside upper left", ncols=2 if figure.get_figwidth() < PAGE else 4)
+    legend_above(figure, [*axes.get_legend_handles_labels()[0], *extra])
+
+
+def legend_above(figure: Figure, handles: Sequence[Artist | Container]) -> None:
+    """A legend above all panels, in as many columns as its longest label leaves room for; more rows make it taller."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(4, int(figure.get_figwidth() / (0.6 + 0.047 * longest))))  # inches: the sample, then letters
+    figure.set_figheight(figure.get_figheight() + 0.13 * max(0, -(-len(handles) // columns) - 3))
+    figure.legend(handles=list(handles), loc="outside upper left", ncols=columns)
 
 
 @styled()

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from otfkd.reporting.methods import seeds
-from otfkd.reporting.style import COLUMN, looks, styled
+from otfkd.reporting.style import COLUMN, legend_above, looks, styled
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def against_interval(
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("Rotation interval (optimizer steps, log scale)")
     axes.set_ylabel(measure)
-    figure.legend(handles=handles, loc="outside upper left", ncols=2)
+    legend_above(figure, handles)
     return figure
 
 
@@ -124,5 +124,5 @@ def against_compute(points: Sequence[Point], measure: str, width: float = COLUMN
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("Compute (encoder forward passes, log scale)")
     axes.set_ylabel(measure)
-    figure.legend(handles=handles, loc="outside upper left", ncols=2)
+    legend_above(figure, handles)
     return figure
