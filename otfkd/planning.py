@@ -30,8 +30,8 @@ class Planned:
     cost: Cost | None = None
 
 
-# What a job computes: its config and those of the jobs it starts from, whatever table it belongs to.
-Lineage = tuple[str, tuple["Lineage", ...]]
+# What a job computes, whatever its table: whether it trains, its config, and the same of the jobs it starts from.
+Lineage = tuple[bool, str, tuple["Lineage", ...]]
 
 
 def look(jobs: Sequence[Job]) -> Iterator[Planned]:
@@ -41,7 +41,8 @@ def look(jobs: Sequence[Job]) -> Iterator[Planned]:
     first: dict[Lineage, Key] = {}
     for job in jobs:
         before = job.starts.values()
-        lineage = lineages[job.key] = (job.config.model_dump_json(), tuple(lineages[key] for key in before))
+        trains, config = job.seed is not None, job.config.model_dump_json()
+        lineage = lineages[job.key] = (trains, config, tuple(lineages[key] for key in before))
         earlier = first.setdefault(lineage, job.key)
         if earlier != job.key:
             if earlier in finished:

@@ -62,6 +62,14 @@ def test_an_untrained_encoder_is_scored_once(few: list[str]) -> None:
     assert states(jobs) == ["finished"]
 
 
+def test_an_untrained_encoder_is_no_run_of_the_same_config(few: list[str]) -> None:
+    """Seed 0 is what an encoder's config has too, for want of another."""
+    jobs = plan_jobs({"tiny": make_spec(rows=[ROWS[0], *ROWS_HERE])}, "mini", few)
+    assert states(jobs) == ["new", "new", "waits", "new", "waits"]
+    run_jobs(jobs)
+    assert states(jobs) == ["finished"] * 5
+
+
 def test_one_run_serves_every_row_that_is_the_same(few: list[str]) -> None:
     """The other table says in an override what the first one's row has from its profile."""
     same = {**ROWS[2], "name": "also", "label": "Also", "overrides": ["schedule.every=2", "schedule.source=current"]}
@@ -143,7 +151,7 @@ def test_a_slurm_task_runs_its_command_and_is_queued_again_when_its_time_is_up(
     jobs: list[Job], tmp_path: Path, then: str, code: int
 ) -> None:
     script, log = slurm_array(jobs), tmp_path / "log"
-    assert "#SBATCH --array=1-2\n" in script
+    assert "#SBATCH --array=1-2\n#SBATCH --signal=B:TERM@120\n" in script  # B: to the shell, which passes it on
     (tmp_path / "bin").mkdir()
     programs = {"otfkd-train": FAKE.format(log=log, then=then), "scontrol": f'#!/bin/bash\necho "$@" >> {log}\n'}
     for name, text in programs.items():
