@@ -35,10 +35,10 @@ check: setup  ## Format, lint and types
 reproduce: setup  ## Make tables and report.html: PROFILE=mini TABLES=main,interval,cost
 	$(BIN)/otfkd-reproduce --profile $(PROFILE) --tables $(TABLES)
 
-# The extra mteb stays out, for its hundreds of megabytes: its tests skip where it is not installed.
 tables-check: setup  ## Whether every built table is what its published rows give
 	$(BIN)/otfkd-reproduce --check
 
+# The extra mteb stays out, for its hundreds of megabytes: its tests skip where it is not installed.
 lock: .venv/.done  ## Renew .requirements.lock from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	echo "torch; python_version < '0'" > .venv/no-torch.txt
