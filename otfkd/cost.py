@@ -56,7 +56,7 @@ def forwards(config: Config, members: list[tuple[int, int]], step: int) -> int:
 
 
 def _clock(events: list[dict[str, Any]]) -> tuple[float, dict[int, float], int | None]:
-    """Seconds in all and until each dev score, over every session of a run, and the highest peak of memory."""
+    """Seconds in all and until each dev score, over every attempt at a run, and the highest peak of memory."""
     earlier = last = 0.0
     until: dict[int, float] = {}
     peaks: list[int] = []

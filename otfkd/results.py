@@ -31,7 +31,7 @@ class Cost(BaseModel):
     """What training took, evaluation included in the time.
 
     Attributes:
-        seconds: of the clock, over all sessions of the run.
+        seconds: of the clock, over all attempts at the run.
         forwards: encoder passes over one view of a micro-batch, a backward pass counted as two.
         peak_bytes: of memory, the GPU's where there is one; None where the system does not tell.
         curve: the dev scores.

@@ -46,7 +46,7 @@ class RunLog:
 
     @first_only
     def timing(self, event: str, **facts: Any) -> None:
-        """Write when something happened: in seconds since this session of the run began, and by the calendar."""
+        """Write when something happened: in seconds since the log was opened, and by the calendar."""
         seconds = time.monotonic() - self._opened
         self._timings.append({"event": event, "seconds": round(seconds, 3), "at": round(time.time(), 3), **facts})
 

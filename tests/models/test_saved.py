@@ -41,7 +41,7 @@ def ours(folder: Path) -> np.ndarray:
     return encode(encoder, SENTENCES, batch_size=2, max_length=saved_length(folder) or encoder.longest).numpy()
 
 
-def close(found: np.ndarray, expected: np.ndarray) -> None:
+def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
 
 
@@ -52,7 +52,7 @@ def test_a_default_prompt_is_honoured(tiny_model: Path, tmp_path: Path, pooling:
         tiny_model, tmp_path / "st", pooling, include_prompt=include_prompt,
         prompts={"query": PROMPT, "other": "x"}, default_prompt_name="query",
     )  # fmt: skip
-    close(ours(tmp_path / "st"), model.encode(SENTENCES))
+    assert_close(ours(tmp_path / "st"), model.encode(SENTENCES))
     assert np.abs(model.encode(SENTENCES) - model.encode(SENTENCES, prompt="")).max() > 1e-2
 
 
@@ -63,15 +63,15 @@ def test_a_prompt_is_saved_again(tiny_model: Path, tmp_path: Path, include_promp
         prompts={"query": PROMPT}, default_prompt_name="query",
     )  # fmt: skip
     save_encoder(load_encoder(tmp_path / "st"), tmp_path / "again", 24)
-    close(ours(tmp_path / "again"), model.encode(SENTENCES))
-    close(SentenceTransformer(str(tmp_path / "again"), device="cpu").encode(SENTENCES), model.encode(SENTENCES))
+    assert_close(ours(tmp_path / "again"), model.encode(SENTENCES))
+    assert_close(SentenceTransformer(str(tmp_path / "again"), device="cpu").encode(SENTENCES), model.encode(SENTENCES))
 
 
 def test_prompts_that_are_no_default_are_not_put_before_anything(tiny_model: Path, tmp_path: Path) -> None:
     model = theirs(tiny_model, tmp_path / "st", "mean", prompts={"query": PROMPT})
     assert load_encoder(tmp_path / "st").prompt == ""
     assert saved_prompts(tmp_path / "st")["query"] == PROMPT
-    close(ours(tmp_path / "st"), model.encode(SENTENCES))
+    assert_close(ours(tmp_path / "st"), model.encode(SENTENCES))
 
 
 def test_a_default_prompt_that_is_not_there_is_refused(tiny_model: Path, tmp_path: Path) -> None:
@@ -106,10 +106,10 @@ def test_a_prompt_that_leaves_no_room_is_refused(tiny_model: Path, tmp_path: Pat
 
 def test_embeddings_have_unit_length_where_the_model_says_so(tiny_model: Path, tmp_path: Path) -> None:
     model = theirs(tiny_model, tmp_path / "st", "mean", Normalize())
-    close(ours(tmp_path / "st"), model.encode(SENTENCES))
+    assert_close(ours(tmp_path / "st"), model.encode(SENTENCES))
     save_encoder(load_encoder(tmp_path / "st"), tmp_path / "again", 24)
-    close(ours(tmp_path / "again"), model.encode(SENTENCES))
-    close(SentenceTransformer(str(tmp_path / "again"), device="cpu").encode(SENTENCES), model.encode(SENTENCES))
+    assert_close(ours(tmp_path / "again"), model.encode(SENTENCES))
+    assert_close(SentenceTransformer(str(tmp_path / "again"), device="cpu").encode(SENTENCES), model.encode(SENTENCES))
 
 
 def test_what_is_trained_or_pooled_otherwise_keeps_its_length(tiny_model: Path, tmp_path: Path) -> None:
@@ -127,11 +127,11 @@ def test_letters_are_made_small_where_the_model_says_so(tiny_model: Path, tmp_pa
     expected, plain = (ours(folder) for _ in range(2))
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 24, "do_lower_case": true}')
     expected = SentenceTransformer(str(folder), device="cpu").encode(SENTENCES)
-    close(ours(folder), expected)
+    assert_close(ours(folder), expected)
     assert np.abs(plain - expected).max() > 1e-2
     save_encoder(load_encoder(folder), tmp_path / "again", 24)
-    close(ours(tmp_path / "again"), expected)
-    close(SentenceTransformer(str(tmp_path / "again"), device="cpu").encode(SENTENCES), expected)
+    assert_close(ours(tmp_path / "again"), expected)
+    assert_close(SentenceTransformer(str(tmp_path / "again"), device="cpu").encode(SENTENCES), expected)
 
 
 def test_a_square_tanh_after_cls_is_simcses_head(tiny_model: Path, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_square_tanh_after_cls_is_simcses_head(tiny_model: Path, tmp_path: Pat
     model = theirs(tiny_model, tmp_path / "st", "cls", Dense(32, 32), Normalize())
     encoder = load_encoder(tmp_path / "st")
     assert encoder.pooler == "cls_head"
-    close(ours(tmp_path / "st"), model.encode(SENTENCES))
+    assert_close(ours(tmp_path / "st"), model.encode(SENTENCES))
 
 
 @pytest.mark.parametrize(
@@ -174,4 +174,4 @@ def test_a_module_of_foreign_code_is_refused_by_its_whole_name(tiny_model: Path,
 def test_their_names_of_poolers_are_read(tiny_model: Path, tmp_path: Path, pooling: str, pooler: Pooler) -> None:
     model = theirs(tiny_model, tmp_path / "st", pooling)
     assert load_encoder(tmp_path / "st").pooler == pooler
-    close(ours(tmp_path / "st"), model.encode(SENTENCES))
+    assert_close(ours(tmp_path / "st"), model.encode(SENTENCES))

@@ -79,7 +79,8 @@ def section(text: str, title: str) -> str:
 
 def test_the_hub_reads_the_metadata(model: Path, tiny_encoder: Encoder) -> None:
     data: Any = card(model, tiny_encoder).data
-    assert (data.library_name, data.pipeline_tag, data.license) == (
+    facts = data.to_dict()
+    assert (facts["library_name"], facts["pipeline_tag"], facts["license"]) == (
         "sentence-transformers",
         "sentence-similarity",
         "mit",
