@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from otfkd.config import Pooler
 from otfkd.data.collate import Tokens
 from otfkd.data.tokens import fingerprint_tokenizer, prompt_length
+from otfkd.models.packing import packs, read_packed
 from otfkd.models.pooling import LAYERED, pool
 
 
@@ -79,11 +80,8 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: Tokens) -> Tensor:
         """Embed token ids that are padded on the right, (B, L) to (B, d)."""
-        layered = self.pooler in LAYERED
-        output = self.backbone(
-            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, output_hidden_states=layered
-        )
-        layers = output.hidden_states if layered else [output.last_hidden_state]
+        read = read_packed if packs(self.backbone) else _read_padded
+        layers = read(self.backbone, tokens, layered=self.pooler in LAYERED)
         start = self._left_out
         pooled = pool(self.pooler, [hidden[:, start:] for hidden in layers], tokens.attention_mask[:, start:])
         embedded: Tensor = pooled if self.head is None else self.head(pooled)
@@ -99,6 +97,11 @@ class Encoder(nn.Module):
             and _architecture(self) == _architecture(other)
             and self.reading == other.reading
         )
+
+
+def _read_padded(backbone: PreTrainedModel, tokens: Tokens, *, layered: bool) -> list[Tensor]:
+    output = backbone(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, output_hidden_states=layered)
+    return list(output.hidden_states) if layered else [output.last_hidden_state]
 
 
 def _architecture(encoder: Encoder) -> dict[str, object]:

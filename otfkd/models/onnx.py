@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from otfkd.data.collate import Tokens, pad
 from otfkd.errors import UserError
 from otfkd.models.encoder import Encoder, evaluating
+from otfkd.models.packing import only_padded
 
 # torch.onnx writes by the last two; the first runs what was written.
 _NEEDED = ("onnxruntime", "onnx", "onnxscript")
@@ -52,7 +53,7 @@ def write_onnx(encoder: Encoder, path: Path) -> None:
     tokens = _example(encoder)
     weight = sum(tensor.nbytes for tensor in encoder.state_dict().values())
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
-    with evaluating(encoder), _quiet():
+    with evaluating(encoder), only_padded(encoder.backbone), _quiet():
         torch.onnx.export(
             _Graph(encoder).eval(), (tokens.input_ids, tokens.attention_mask), path, input_names=_INPUTS,
             output_names=[_OUTPUT], dynamic_shapes=(sizes, sizes), external_data=weight > _MOST_BYTES, verbose=False,

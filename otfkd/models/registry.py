@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from otfkd.config import Pooler
 from otfkd.errors import UserError, first_line
 from otfkd.models.encoder import Encoder, Head
+from otfkd.models.packing import enable_packing
 from otfkd.models.saved import lower_cases, normalizes, pools_prompt, saved_dense, saved_prompt
 from otfkd.models.saved import saved_pooler as saved_pooler  # finding, loading and this are asked for together
 from otfkd.provenance import fingerprint_folder, sha256_bytes, sha256_file
@@ -140,6 +141,7 @@ def load_encoder(
             f"the model in {folder} lacks {len(missing)} weights, as {missing[0]}: fetch or export it again"
         )
     backbone.pooler = None  # transformers' own pooler: random where the checkpoint has none, and never read here
+    enable_packing(backbone)
     head = _head(folder, config.hidden_size, train=train) if chosen == "cls_head" else None
     return Encoder(
         backbone, _tokenizer(folder), chosen, head, prompt=saved_prompt(folder), pool_prompt=pools_prompt(folder),

@@ -34,9 +34,7 @@ def embed(encoder: Encoder, sentences: list[str], batch_size: int = 7) -> Tensor
 def count_forwards(encoder: Encoder) -> list[int]:
     """The number of sentences of every forward from now on."""
     sizes: list[int] = []
-    encoder.backbone.register_forward_hook(
-        lambda module, args, kwargs, output: sizes.append(len(kwargs["input_ids"])), with_kwargs=True
-    )
+    encoder.register_forward_hook(lambda module, args, output: sizes.append(len(args[0].input_ids)))
     return sizes
 
 
@@ -66,9 +64,7 @@ def test_no_batch_is_larger_than_asked(tiny_encoder: Encoder) -> None:
 
 def test_batches_hold_sentences_of_like_length(tiny_encoder: Encoder) -> None:
     tokens: list[int] = []
-    tiny_encoder.backbone.register_forward_hook(
-        lambda module, args, kwargs, output: tokens.append(kwargs["input_ids"].numel()), with_kwargs=True
-    )
+    tiny_encoder.register_forward_hook(lambda module, args, output: tokens.append(args[0].input_ids.numel()))
     embed(tiny_encoder, [SENTENCES[i] for i in SHUFFLED], batch_size=5)
     real = sum(map(len, tiny_encoder.tokenizer(SENTENCES)["input_ids"]))
     assert sum(tokens) < 1.15 * real

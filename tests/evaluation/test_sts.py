@@ -115,9 +115,7 @@ def test_the_average_is_that_of_all_pairs_scores() -> None:
 
 def test_evaluating_encodes_each_sentence_of_all_tasks_once(tiny_encoder: Encoder) -> None:
     rows: list[int] = []
-    tiny_encoder.backbone.register_forward_hook(
-        lambda module, args, kwargs, output: rows.append(len(kwargs["input_ids"])), with_kwargs=True
-    )
+    tiny_encoder.register_forward_hook(lambda module, args, output: rows.append(len(args[0].input_ids)))
     pairs = (("the cat", "a dog", 1.0), ("the cat", "the bird", 2.0), ("a dog", "the road", 3.0))
     tasks = (TestTask("one", (Subset("s", pairs),)), TestTask("two", (Subset("s", pairs[::-1]),)))
     scores = evaluate(tiny_encoder, tasks, batch_size=100, max_length=16)

@@ -1,0 +1,117 @@
+"""Reading a batch without its padding: all tokens in one row, and attention sentence by sentence.
+
+A fifth to a half of a padded batch is padding, and every layer but attention would compute on it.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from otfkd.data.collate import Tokens
+from otfkd.models.dropout import cheapen, dropout
+
+_ATTENTION = "otfkd_packed"
+# Architectures known to hand their keywords down to attention, and whether positions count from after the padding id.
+_POSITIONS_AFTER_PADDING = {"bert": False, "roberta": True, "xlm-roberta": True}
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the T real tokens of a padded (B, L) batch are.
+
+    Attributes:
+        kept: (T,) their places in the flattened batch.
+        mask: (B, L) bool.
+    """
+
+    kept: Tensor
+    mask: Tensor
+
+    @classmethod
+    def of(cls, attention_mask: Tensor) -> "Packing":
+        return cls(attention_mask.flatten().nonzero().squeeze(1), attention_mask.bool())
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """(B, L, ...) to (T, ...)."""
+        return padded.flatten(0, 1).index_select(0, self.kept)
+
+    def pad(self, packed: Tensor) -> Tensor:
+        """(T, ...) to (B, L, ...), zeros on padding."""
+        rows = packed.new_zeros(self.mask.numel(), *packed.shape[1:])
+        return rows.index_copy(0, self.kept, packed).view(*self.mask.shape, *packed.shape[1:])
+
+
+def enable_packing(backbone: PreTrainedModel) -> None:
+    """Let a backbone read packed batches, if its architecture is known to; padded ones it reads as before."""
+    if backbone.config.model_type in _POSITIONS_AFTER_PADDING:
+        backbone.set_attn_implementation(_ATTENTION)
+        cheapen(backbone)
+
+
+@contextlib.contextmanager
+def only_padded(backbone: PreTrainedModel) -> Iterator[None]:
+    """Read padded batches as such, for what follows every operation, as the export of a graph."""
+    before = backbone.config._attn_implementation
+    backbone.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        backbone.set_attn_implementation(before)
+
+
+def packs(backbone: PreTrainedModel) -> bool:
+    """Whether a backbone can read packed batches."""
+    return bool(backbone.config._attn_implementation == _ATTENTION)
+
+
+def read_packed(backbone: PreTrainedModel, tokens: Tokens, *, layered: bool) -> list[Tensor]:
+    """The hidden states of the last layer, or of the word embeddings and all layers: (B, L, d), zeros on padding."""
+    packing = Packing.of(tokens.attention_mask)
+    config = backbone.config
+    first = config.pad_token_id + 1 if _POSITIONS_AFTER_PADDING[config.model_type] else 0
+    output = backbone(
+        input_ids=packing.pack(tokens.input_ids)[None],
+        position_ids=packing.pack(tokens.attention_mask.cumsum(1) - 1 + first)[None],
+        output_hidden_states=layered,
+        packing=packing,
+    )
+    return [packing.pad(hidden[0]) for hidden in (output.hidden_states if layered else [output.last_hidden_state])]
+
+
+def _attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *,
+    packing: Packing | None = None, dropout: float = 0.0, scaling: float | None = None, **others: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """Attention as transformers calls it, on (1, heads, T, d / heads) where the batch is packed."""
+    if packing is None:
+        attended: Tensor = sdpa_attention_forward(
+            module, query, key, value, mask, dropout=dropout, scaling=scaling, **others
+        )[0]
+        return attended, None
+    query, key, value = (packing.pad(part[0].transpose(0, 1)).transpose(1, 2) for part in (query, key, value))
+    seen = packing.mask[:, None, None, :]
+    if dropout and query.device.type == "cpu":
+        attended = _with_dropout(query, key, value, seen, dropout, scaling)
+    else:
+        attended = nn.functional.scaled_dot_product_attention(query, key, value, seen, dropout, scale=scaling)
+    return packing.pack(attended.transpose(1, 2))[None], None
+
+
+def _with_dropout(
+    query: Tensor, key: Tensor, value: Tensor, seen: Tensor, p: float, scaling: float | None
+) -> Tensor:  # torch has no fused kernel for this on a CPU, and its unfused one draws its dropout slowly
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = torch.matmul(query, key.transpose(-1, -2)) * scale
+    weights = scores.masked_fill(~seen, torch.finfo(scores.dtype).min).softmax(-1)
+    return torch.matmul(dropout(weights, p), value)
+
+
+AttentionInterface.register(_ATTENTION, _attention)
+AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
