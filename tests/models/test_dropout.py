@@ -15,13 +15,13 @@ def test_it_zeroes_at_the_rate_it_says_and_scales_the_rest(p: float, dtype: torc
     dropped = dropout(torch.ones(n, dtype=dtype), p)
     # Five standard errors of a binomial share: p = 0.1 as 6554 / 65536 is far inside.
     assert abs(float((dropped == 0).double().mean()) - p) < 5 * (p * (1 - p) / n) ** 0.5
-    assert dropped.unique().tolist() == [0.0, float((torch.ones((), dtype=dtype) / (1 - p)))]
+    assert dropped.unique().tolist() == [0.0, float(torch.ones((), dtype=dtype) / (1 - p))]
 
 
 def test_elements_are_dropped_independently_of_each_other() -> None:
     torch.manual_seed(0)
     zeros = (dropout(torch.ones(100_000, 4), 0.5) == 0).double()
-    # The four elements of one random word, and neighbours of one column: correlations of 1e5 pairs stay under 5 / sqrt(1e5).
+    # The four elements of one random word, and neighbours of a column: 1e5 pairs correlate by less than 5 / sqrt(1e5).
     assert (torch.corrcoef(zeros.T) - torch.eye(4)).abs().max() < 0.016
     assert torch.corrcoef(torch.stack([zeros[1:, 0], zeros[:-1, 0]]))[0, 1].abs() < 0.016
 

@@ -8,8 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import (
-    BertConfig, BertModel, DistilBertConfig, DistilBertModel, PreTrainedModel, RobertaConfig, RobertaModel,
-    XLMRobertaConfig, XLMRobertaModel,
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaModel,
+    XLMRobertaConfig,
+    XLMRobertaModel,
 )  # fmt: skip
 
 from otfkd.config import Pooler
