@@ -317,6 +317,18 @@ def test_pairs_need_the_runs_own_folder(compare: Command, models: tuple[Path, Pa
     assert_refused(compare(*models, "--pairs"), f"{models[1]}/s0/config.yaml is missing")
 
 
+def test_a_config_of_another_version_is_refused(compare: Command, models: tuple[Path, Path]) -> None:
+    """The key it lacks is of no use on the command line of otfkd-compare."""
+    path = models[1] / "s0" / "config.yaml"
+    stored = OmegaConf.load(path)
+    del stored.objective.lists
+    OmegaConf.save(stored, path)
+    refused = compare(*models, "--pairs")
+    assert_refused(refused, f"{path} is of another version of otfkd (its objective.lists): train the run again")
+    assert "to the command" not in refused.err
+    assert compare(*models).code == 0  # without the pairs it is not read
+
+
 def assert_refused_at_last(outcome: Outcome, word: str) -> None:
     """Exit code 2 with the sentence after what was logged on the way."""
     assert (outcome.code, outcome.out) == (2, "")
