@@ -5,8 +5,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
 
 from otfkd.config import Config, Root
 from otfkd.errors import UserError, first_line
@@ -108,3 +109,21 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
 def load_config(overrides: Sequence[str]) -> Config:
     """A validated training config from command-line style overrides."""
     return Config.from_hydra(compose(prepare_overrides(overrides, Config)))
+
+
+def stored_config(folder: Path) -> Config:
+    """The config that a run's folder keeps.
+
+    Raises:
+        UserError: there is none, or another version of otfkd wrote it.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{path} is missing: give a run's own folder")
+    try:
+        return Config.model_validate(OmegaConf.to_container(OmegaConf.load(path)))
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise UserError(
+            f"{path} is of another version of otfkd (its {key}): train the run again with this one"
+        ) from None

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
 from otfkd.cli.common import exit_with
-from otfkd.config import Config
+from otfkd.composition import stored_config
 from otfkd.errors import UserError, first_line
 from otfkd.results import Row, read_rows
 
@@ -226,7 +225,7 @@ def _score_pairs(runs: Iterable[Run]) -> Pairs:
     from otfkd.provenance import hash_weights
 
     models = {run.folder: run for run in runs}
-    configs = {folder: _config(folder) for folder in models}
+    configs = {folder: stored_config(folder) for folder in models}
     first = next(iter(configs.values()))
     suite = load_suite(first.evaluation, first.paths.data_root, Path(first.paths.cache))
     graded = {task.name: [pair for subset in task.subsets for pair in subset.pairs] for task in suite.test}
@@ -246,15 +245,6 @@ def _score_pairs(runs: Iterable[Run]) -> Pairs:
         vectors = encode(encoder.to(device), sentences, batch_size=config.batch_size, max_length=config.max_length)
         cosines[folder] = {task: similarities(vectors[left], vectors[right]) for task, (left, right) in sides.items()}
     return Pairs({task: np.array([grade for _, _, grade in pairs]) for task, pairs in graded.items()}, cosines)
-
-
-def _config(folder: Path) -> Config:
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{path} is missing, and --pairs reads the suite from it: give a run's own folder")
-    stored = OmegaConf.load(path)
-    assert isinstance(stored, DictConfig)
-    return Config.from_hydra(stored)
 
 
 def _legend(matches: Sequence[Match]) -> str:

@@ -97,7 +97,7 @@ class TeacherRotation(L.Callback):
             self._follow(module)
         else:
             self.pool.restore(slot, student, self.cache)
-            slot.first_installed, slot.installed = self.first_installed, self.installed
+        self._date(slot)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -168,6 +168,9 @@ class TeacherRotation(L.Callback):
 
     def _installed(self, slot: TeacherSlot) -> None:
         self.installed, self.first_installed = self.step, self.first_installed or self.step
+        self._date(slot)
+
+    def _date(self, slot: TeacherSlot) -> None:
         slot.first_installed, slot.installed = self.first_installed, self.installed
 
     def _begin_again(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -189,7 +192,6 @@ class TeacherRotation(L.Callback):
             self.generation = 1
             self._installed(slot)
             self.run_log.rotation({"event": "follows", "step": self.step, "generation": 1})
-        slot.first_installed, slot.installed = self.first_installed, self.installed
 
     def _save(self, trainer: L.Trainer) -> None:
         stop = self.stopping() and self.step < self.plan.max_steps

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 
+from otfkd.composition import stored_config
 from otfkd.config import Config
 from otfkd.data.sts import Task, load_suite
 from otfkd.errors import UserError
@@ -40,7 +40,7 @@ def read_dev(methods: Sequence[Method], *, every_seed: bool) -> list[Reading]:
             if not (run.folder / "model").is_dir():
                 raise UserError(f"{run.folder} is not finished and has no selected model yet: let the run go on")
     runs = [(method.label, run) for method in methods for run in (method.runs if every_seed else method.runs[:1])]
-    configs = [_config(run) for _, run in runs]
+    configs = [stored_config(run.folder) for _, run in runs]
     evaluation, paths = configs[0].evaluation, configs[0].paths
     suite = load_suite(evaluation, paths.data_root, Path(paths.cache))
     before: dict[str, Reading] = {}
@@ -55,13 +55,6 @@ def read_dev(methods: Sequence[Method], *, every_seed: bool) -> list[Reading]:
             before[name] = _read(name, None, base, suite.dev, config)
         after.append(_read(label, run.seed, model, suite.dev, config))
     return [*before.values(), *after]
-
-
-def _config(run: Run) -> Config:
-    try:
-        return Config.from_hydra(OmegaConf.create(run.settings))
-    except UserError as error:
-        raise UserError(f"{run.folder}/config.yaml is of another version of otfkd ({error}): train it again") from None
 
 
 def _selected(run: Run) -> Encoder:

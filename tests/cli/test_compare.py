@@ -1,13 +1,12 @@
 """otfkd-compare on runs whose scores are made up, and on runs of tiny models for what needs sentence pairs."""
 
-import logging
+import functools
 import math
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -24,40 +23,14 @@ from otfkd.models.export import save_encoder
 from otfkd.models.registry import load_encoder
 from otfkd.results import Row, append_row, read_rows, write_rows
 from otfkd.scoring import Origin, score_rows
+from tests.cli.commands import Command, Outcome, assert_refused
 from tests.conftest import make_model
 from tests.test_results import make_row
 
 
-class Outcome(NamedTuple):
-    """What a command left."""
-
-    code: object
-    out: str
-    err: str
-
-
-Compare = Callable[..., Outcome]
-
-
 @pytest.fixture
-def compare(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Compare:
-    """Run `otfkd-compare ARGUMENTS` in this process."""
-    log = logging.getLogger("otfkd")
-    level, propagate = log.level, log.propagate
-
-    def run(*arguments: object) -> Outcome:
-        before, log.handlers = log.handlers, []  # the terminal's handler belongs to one command
-        monkeypatch.setattr(sys, "argv", ["otfkd-compare", *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            with pytest.raises(SystemExit) as stopped:
-                otfkd.cli.compare.main()
-        finally:
-            log.handlers, log.propagate = before, propagate
-            log.setLevel(level)
-        return Outcome(stopped.value.code, *capfd.readouterr())
-
-    return run
+def compare(otfkd_command: Command) -> Command:
+    return functools.partial(otfkd_command, "compare")
 
 
 def cells(outcome: Outcome, task: str, letter: str = "B") -> list[str]:
@@ -65,14 +38,6 @@ def cells(outcome: Outcome, task: str, letter: str = "B") -> list[str]:
     assert outcome.code == 0, outcome.err
     (line,) = (line for line in outcome.out.splitlines() if line.startswith(f"{letter}  {task}  "))
     return re.split(r"\s{2,}", line.strip())[2:]
-
-
-def assert_refused(outcome: Outcome, *words: str) -> None:
-    """One sentence on stderr, nothing on stdout, exit code 2."""
-    assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err.startswith("otfkd: ") and outcome.err.count("\n") == 1
-    for word in words:
-        assert word in outcome.err
 
 
 def arm(folder: Path, scores: Sequence[float], first_seed: int = 0, **changes: object) -> Path:
@@ -85,7 +50,7 @@ def arm(folder: Path, scores: Sequence[float], first_seed: int = 0, **changes: o
 # Over seeds.
 
 
-def test_three_seeds_by_hand(compare: Compare, tmp_path: Path) -> None:
+def test_three_seeds_by_hand(compare: Command, tmp_path: Path) -> None:
     a = arm(tmp_path / "simcse" / "0123456789", [70, 75, 71])
     b = arm(tmp_path / "otfkd" / "abcdef0123", [71, 77, 74], config_hash="abcdef0123", name="otfkd")
     shown = compare(a, b)
@@ -105,7 +70,7 @@ def test_three_seeds_by_hand(compare: Compare, tmp_path: Path) -> None:
     assert "average" not in shown.out.split("\n\n")[1]
 
 
-def test_a_clear_difference_is_called_one(compare: Compare, tmp_path: Path) -> None:
+def test_a_clear_difference_is_called_one(compare: Command, tmp_path: Path) -> None:
     noise = np.array([0.3, -0.2, 0.1, 0.0, 0.4, -0.3, 0.2, -0.1])
     seeds = np.array([70.0, 72, 71, 69, 74, 68, 70, 73])
     shown = compare(arm(tmp_path / "a", list(seeds)), arm(tmp_path / "b", list(seeds - 1 + noise)))
@@ -115,7 +80,7 @@ def test_a_clear_difference_is_called_one(compare: Compare, tmp_path: Path) -> N
     assert "permutation p below" not in shown.out
 
 
-def test_runs_are_paired_by_seed(compare: Compare, tmp_path: Path) -> None:
+def test_runs_are_paired_by_seed(compare: Command, tmp_path: Path) -> None:
     a = arm(tmp_path / "a", [10, 70, 75, 71])
     b = arm(tmp_path / "b", [71, 77, 74, 99], first_seed=1)
     shown = compare(a, b)
@@ -123,7 +88,7 @@ def test_runs_are_paired_by_seed(compare: Compare, tmp_path: Path) -> None:
     assert "Seeds that only one of A and B has are left out: 0, 4." in shown.out
 
 
-def test_runs_may_be_named_in_every_way(compare: Compare, tmp_path: Path) -> None:
+def test_runs_may_be_named_in_every_way(compare: Command, tmp_path: Path) -> None:
     scores = [70.0, 75.0, 71.0]
     folder = arm(tmp_path / "simcse" / "0123456789", scores)
     together = tmp_path / "together.jsonl"
@@ -134,7 +99,7 @@ def test_runs_may_be_named_in_every_way(compare: Compare, tmp_path: Path) -> Non
     assert len(tables) == 1
 
 
-def test_only_the_selected_checkpoints_test_scores_count(compare: Compare, tmp_path: Path) -> None:
+def test_only_the_selected_checkpoints_test_scores_count(compare: Command, tmp_path: Path) -> None:
     a, b = arm(tmp_path / "a", [70, 75, 71]), arm(tmp_path / "b", [71, 77, 74])
     before = compare(a, b)
     for path in a.rglob("results.jsonl"):
@@ -145,7 +110,7 @@ def test_only_the_selected_checkpoints_test_scores_count(compare: Compare, tmp_p
     assert compare(a, b).out == before.out != ""
 
 
-def test_tasks_are_corrected_together_and_the_average_alone(compare: Compare, tmp_path: Path) -> None:
+def test_tasks_are_corrected_together_and_the_average_alone(compare: Command, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name, gain in (("a", 0.0), ("b", 1.3), ("c", 0.0)):
         for seed in range(4):
@@ -169,7 +134,7 @@ def averages(folder: Path) -> float:
     return float(np.mean([row.average for path in folder.rglob("results.jsonl") for row in read_rows(path)]))
 
 
-def test_a_method_is_not_distinguishable_from_itself(compare: Compare, tmp_path: Path) -> None:
+def test_a_method_is_not_distinguishable_from_itself(compare: Command, tmp_path: Path) -> None:
     a = arm(tmp_path / "a", [70, 75, 71])
     shown = compare(a, a)
     assert cells(shown, "tiny")[2:] == [
@@ -182,7 +147,7 @@ def test_a_method_is_not_distinguishable_from_itself(compare: Compare, tmp_path:
 
 
 @pytest.mark.parametrize(("field", "what"), [("suite_sha256", "different suites"), ("protocol", "different protocols")])
-def test_rows_made_differently_are_refused(compare: Compare, tmp_path: Path, field: str, what: str) -> None:
+def test_rows_made_differently_are_refused(compare: Command, tmp_path: Path, field: str, what: str) -> None:
     a, b = arm(tmp_path / "a", [70, 75, 71]), arm(tmp_path / "b", [71, 77, 74])
     path = b / "s2" / "results.jsonl"
     write_rows(path, [read_rows(path)[0].model_copy(update={field: "another"})])
@@ -190,23 +155,23 @@ def test_rows_made_differently_are_refused(compare: Compare, tmp_path: Path, fie
     assert_refused(compare(b, a), what)
 
 
-def test_arms_without_a_common_seed_are_refused(compare: Compare, tmp_path: Path) -> None:
+def test_arms_without_a_common_seed_are_refused(compare: Command, tmp_path: Path) -> None:
     a, b = arm(tmp_path / "a", [70, 75]), arm(tmp_path / "b", [71, 77], first_seed=2)
     assert_refused(compare(a, b), f"{a} and {b} have no seed in common")
 
 
-def test_one_common_seed_needs_the_pairs(compare: Compare, tmp_path: Path) -> None:
+def test_one_common_seed_needs_the_pairs(compare: Command, tmp_path: Path) -> None:
     assert_refused(compare(arm(tmp_path / "a", [70, 75]), arm(tmp_path / "b", [71])), "one seed in common", "--pairs")
 
 
-def test_folders_without_scores_are_refused(compare: Compare, tmp_path: Path) -> None:
+def test_folders_without_scores_are_refused(compare: Command, tmp_path: Path) -> None:
     a = arm(tmp_path / "a", [70, 75])
     assert_refused(compare(a, tmp_path / "nonesuch"), "nonesuch does not exist")
     (tmp_path / "empty").mkdir()
     assert_refused(compare(tmp_path / "empty", a), "empty has no test scores")
 
 
-def test_several_configs_are_no_method(compare: Compare, tmp_path: Path) -> None:
+def test_several_configs_are_no_method(compare: Command, tmp_path: Path) -> None:
     arm(tmp_path / "b" / "one", [71, 77])
     arm(tmp_path / "b" / "two", [74], first_seed=2, config_hash="abcdef0123")
     a = arm(tmp_path / "a", [70, 75, 71])
@@ -225,7 +190,7 @@ def test_several_configs_are_no_method(compare: Compare, tmp_path: Path) -> None
         ("{", "", "cannot be used"),
     ],
 )
-def test_a_missing_score_is_refused(compare: Compare, tmp_path: Path, old: str, new: str, word: str) -> None:
+def test_a_missing_score_is_refused(compare: Command, tmp_path: Path, old: str, new: str, word: str) -> None:
     a, b = arm(tmp_path / "a", [70, 75, 71]), arm(tmp_path / "b", [71, 77, 74])
     path = b / "s1" / "results.jsonl"
     changed = path.read_text().replace(old, new, 1)
@@ -234,7 +199,7 @@ def test_a_missing_score_is_refused(compare: Compare, tmp_path: Path, old: str, 
     assert_refused(compare(a, b), str(b / "s1"), word)
 
 
-def test_a_task_that_only_some_were_scored_on_is_refused(compare: Compare, tmp_path: Path) -> None:
+def test_a_task_that_only_some_were_scored_on_is_refused(compare: Command, tmp_path: Path) -> None:
     a, b = arm(tmp_path / "a", [70, 75, 71]), arm(tmp_path / "b", [71, 77, 74])
     for seed in range(2):
         scores = {"tiny": 70.0, "more": 60.0 + seed}
@@ -300,7 +265,7 @@ def grades(task: TestTask) -> Array:
 
 
 def test_the_interval_over_pairs_is_the_joint_bootstraps(
-    compare: Compare, models: tuple[Path, Path], paired_suite: Suite
+    compare: Command, models: tuple[Path, Path], paired_suite: Suite
 ) -> None:
     shown = compare(*models, "--pairs")
     draws = []
@@ -316,12 +281,12 @@ def test_the_interval_over_pairs_is_the_joint_bootstraps(
     assert "1,000 resamples of the same pairs" in shown.out
 
 
-def test_a_method_has_no_interval_against_itself(compare: Compare, models: tuple[Path, Path]) -> None:
+def test_a_method_has_no_interval_against_itself(compare: Command, models: tuple[Path, Path]) -> None:
     shown = compare(models[0], models[0], "--pairs")
     assert cells(shown, "both")[5] == cells(shown, "average")[5] == "+0.00 to +0.00"
 
 
-def test_one_seed_is_judged_by_williams(compare: Compare, models: tuple[Path, Path], paired_suite: Suite) -> None:
+def test_one_seed_is_judged_by_williams(compare: Command, models: tuple[Path, Path], paired_suite: Suite) -> None:
     runs = [folder / "s1" for folder in models]
     shown = compare(*runs, "--pairs")
     for task in paired_suite.test:
@@ -333,23 +298,35 @@ def test_one_seed_is_judged_by_williams(compare: Compare, models: tuple[Path, Pa
     assert "one seed shows no spread" in shown.out
 
 
-def test_models_that_were_not_scored_are_refused(compare: Compare, models: tuple[Path, Path], tmp_path: Path) -> None:
+def test_models_that_were_not_scored_are_refused(compare: Command, models: tuple[Path, Path], tmp_path: Path) -> None:
     other = load_encoder(make_model(tmp_path / "other", seed=99), "cls")
     save_encoder(other, models[1] / "s1" / "model", 16)
     assert_refused_at_last(compare(*models, "--pairs"), f"{models[1]}/s1/model is not the model that was scored")
 
 
 def test_changed_test_data_are_refused(
-    compare: Compare, models: tuple[Path, Path], paired_suite: Suite, monkeypatch: pytest.MonkeyPatch
+    compare: Command, models: tuple[Path, Path], paired_suite: Suite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     smaller = Suite("tiny", paired_suite.dev, paired_suite.test[:1])
     monkeypatch.setattr(otfkd.data.sts, "load_suite", lambda *_: smaller)
     assert_refused(compare(*models, "--pairs"), "the test data has changed")
 
 
-def test_pairs_need_the_runs_own_folder(compare: Compare, models: tuple[Path, Path]) -> None:
+def test_pairs_need_the_runs_own_folder(compare: Command, models: tuple[Path, Path]) -> None:
     (models[1] / "s0" / "config.yaml").unlink()
     assert_refused(compare(*models, "--pairs"), f"{models[1]}/s0/config.yaml is missing")
+
+
+def test_a_config_of_another_version_is_refused(compare: Command, models: tuple[Path, Path]) -> None:
+    """The key it lacks is of no use on the command line of otfkd-compare."""
+    path = models[1] / "s0" / "config.yaml"
+    stored = OmegaConf.load(path)
+    del stored.objective.lists
+    OmegaConf.save(stored, path)
+    refused = compare(*models, "--pairs")
+    assert_refused(refused, f"{path} is of another version of otfkd (its objective.lists): train the run again")
+    assert "to the command" not in refused.err
+    assert compare(*models).code == 0  # without the pairs it is not read
 
 
 def assert_refused_at_last(outcome: Outcome, word: str) -> None:

@@ -1,56 +1,27 @@
 """otfkd-export as a person starts it."""
 
-import logging
-import sys
-from collections.abc import Callable
+import functools
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-import otfkd.__main__
 import otfkd.publish
 from otfkd.errors import UserError
-
-
-class Outcome(NamedTuple):
-    """What a command left."""
-
-    code: object
-    out: str
-    err: str
-
-
-Export = Callable[..., Outcome]
+from tests.cli.commands import Command
 
 
 @pytest.fixture
-def export(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Export:
-    """Run `otfkd export ARGUMENTS` in this process."""
-    log = logging.getLogger("otfkd")
-    level, propagate = log.level, log.propagate
-
-    def run(*arguments: object) -> Outcome:
-        before, log.handlers = log.handlers, []  # the terminal's handler belongs to one command
-        monkeypatch.setattr(sys, "argv", ["otfkd", "export", *map(str, arguments)])
-        try:
-            with pytest.raises(SystemExit) as stopped:
-                otfkd.__main__.main()
-        finally:
-            log.handlers, log.propagate = before, propagate
-            log.setLevel(level)
-        return Outcome(stopped.value.code, *capfd.readouterr())
-
-    return run
+def export(otfkd_command: Command) -> Command:
+    return functools.partial(otfkd_command, "export")
 
 
-def test_a_model_is_written_and_said_so(export: Export, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_model_is_written_and_said_so(export: Command, tiny_model: Path, tmp_path: Path) -> None:
     outcome = export(tiny_model, tmp_path / "out", "--pooler", "mean", "--licence", "MIT")
     assert (outcome.code, outcome.out) == (0, f"written to {tmp_path / 'out'}\n")
     assert "license: mit" in (tmp_path / "out/README.md").read_text()
 
 
-def test_the_same_command_again_is_refused_in_one_line(export: Export, tiny_model: Path, tmp_path: Path) -> None:
+def test_the_same_command_again_is_refused_in_one_line(export: Command, tiny_model: Path, tmp_path: Path) -> None:
     export(tiny_model, tmp_path / "out", "--pooler", "mean")
     outcome = export(tiny_model, tmp_path / "out", "--pooler", "mean")
     assert outcome.code == 2
@@ -58,7 +29,7 @@ def test_the_same_command_again_is_refused_in_one_line(export: Export, tiny_mode
 
 
 def test_a_push_names_the_card_and_comes_last(
-    export: Export, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    export: Command, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def push(folder: Path, repository: str, *, private: bool) -> str:
         assert "# me/tiny" in (folder / "README.md").read_text()
@@ -70,7 +41,7 @@ def test_a_push_names_the_card_and_comes_last(
 
 
 def test_a_refused_push_leaves_the_folder(
-    export: Export, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    export: Command, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def push(*_: object, **__: object) -> str:
         raise UserError("not pushed")
@@ -86,7 +57,7 @@ def test_a_refused_push_leaves_the_folder(
     [(("--private",), "name one with --push REPO_ID"), (("--push", "a/b/c"), "is no name for a repository")],
 )
 def test_a_push_that_cannot_be_is_refused_before_anything_is_written(
-    export: Export, tiny_model: Path, tmp_path: Path, arguments: tuple[str, ...], says: str
+    export: Command, tiny_model: Path, tmp_path: Path, arguments: tuple[str, ...], says: str
 ) -> None:
     outcome = export(tiny_model, tmp_path / "out", *arguments)
     assert outcome.code == 2 and says in outcome.err
@@ -94,7 +65,7 @@ def test_a_push_that_cannot_be_is_refused_before_anything_is_written(
 
 
 def test_without_the_extra_onnx_is_one_sentence(
-    export: Export, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    export: Command, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("otfkd.models.onnx._NEEDED", ("otfkd_no_such_package",))
     outcome = export(tiny_model, tmp_path / "out", "--pooler", "mean", "--onnx")

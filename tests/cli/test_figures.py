@@ -1,48 +1,22 @@
 """otfkd-figures on runs made by hand."""
 
-import logging
+import functools
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-import otfkd.cli.figures
+from tests.cli.commands import Command
 from tests.reporting.runs import rotation, write_run
 
 
-class Outcome(NamedTuple):
-    code: object
-    out: str
-    err: str
-
-
-Figures = Callable[..., Outcome]
-
-
 @pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Figures:
-    """Run `otfkd-figures ARGUMENTS` in this process."""
-    log = logging.getLogger("otfkd")
-    level, propagate = log.level, log.propagate
-
-    def run(*arguments: object) -> Outcome:
-        before, log.handlers = log.handlers, []  # the terminal's handler belongs to one command
-        monkeypatch.setattr(sys, "argv", ["otfkd-figures", *map(str, arguments)])
-        try:
-            with pytest.raises(SystemExit) as stopped:
-                otfkd.cli.figures.main()
-        finally:
-            log.handlers, log.propagate = before, propagate
-            log.setLevel(level)
-        return Outcome(stopped.value.code, *capfd.readouterr())
-
-    return run
+def figures(otfkd_command: Command) -> Command:
+    return functools.partial(otfkd_command, "figures")
 
 
-def test_what_is_named_is_written_and_listed(figures: Figures, tmp_path: Path) -> None:
+def test_what_is_named_is_written_and_listed(figures: Command, tmp_path: Path) -> None:
     write_run(tmp_path / "runs", {9: 1.0}, [rotation(3, 1.0, 1.0, 0.0, 0.0)])
     out = tmp_path / "out"
     outcome = figures(tmp_path / "runs", "--out", out, "--what", "agreement,curves")
@@ -52,7 +26,7 @@ def test_what_is_named_is_written_and_listed(figures: Figures, tmp_path: Path) -
     assert b"<svg" in (out / "agreement.svg").read_bytes()
 
 
-def test_by_default_what_the_runs_have_no_data_for_is_left_out_and_said(figures: Figures, tmp_path: Path) -> None:
+def test_by_default_what_the_runs_have_no_data_for_is_left_out_and_said(figures: Command, tmp_path: Path) -> None:
     write_run(tmp_path / "runs", {9: 1.0}, [rotation(3)])
     outcome = figures(tmp_path / "runs", "--out", tmp_path / "out")
     assert outcome.code == 0
@@ -62,7 +36,7 @@ def test_by_default_what_the_runs_have_no_data_for_is_left_out_and_said(figures:
     assert "earlier otfkd" in reasons[0] and "not finished" in reasons[1]
 
 
-def test_what_is_named_and_cannot_be_drawn_is_an_error(figures: Figures, tmp_path: Path) -> None:
+def test_what_is_named_and_cannot_be_drawn_is_an_error(figures: Command, tmp_path: Path) -> None:
     write_run(tmp_path / "runs", {9: 1.0})
     outcome = figures(tmp_path / "runs", "--out", tmp_path / "out", "--what", "agreement")
     assert (outcome.code, outcome.out) == (2, "")
@@ -72,7 +46,7 @@ def test_what_is_named_and_cannot_be_drawn_is_an_error(figures: Figures, tmp_pat
 @pytest.mark.parametrize(
     ("what", "said"), [("curve", "--what curve is not a figure"), ("curves,", "--what  is not"), ("", "--what  is not")]
 )
-def test_an_unknown_figure_is_refused(figures: Figures, tmp_path: Path, what: str, said: str) -> None:
+def test_an_unknown_figure_is_refused(figures: Command, tmp_path: Path, what: str, said: str) -> None:
     write_run(tmp_path / "runs", {9: 1.0})
     outcome = figures(tmp_path / "runs", "--out", tmp_path / "out", "--what", what)
     assert outcome.code == 2 and said in outcome.err and "geometry" in outcome.err
