@@ -1,15 +1,12 @@
 """The commands as a person starts them: what they print, how they exit."""
 
 import json
-import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -17,38 +14,9 @@ import otfkd.__main__
 import otfkd.scoring
 from otfkd.data.sts import Suite
 from otfkd.results import read_rows
+from tests.cli.running import Command, Outcome, assert_refused, otfkd_command
 
-
-class Outcome(NamedTuple):
-    """What a command left."""
-
-    code: object
-    out: str
-    err: str
-
-
-Command = Callable[..., Outcome]
-
-
-@pytest.fixture
-def otfkd_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    """Run `otfkd ARGUMENTS` in this process."""
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
-    log = logging.getLogger("otfkd")
-    level, propagate = log.level, log.propagate
-
-    def run(*arguments: str) -> Outcome:
-        before, log.handlers = log.handlers, []  # the terminal's handler belongs to one command
-        monkeypatch.setattr(sys, "argv", ["otfkd", *arguments])
-        try:
-            with pytest.raises(SystemExit) as stopped:
-                otfkd.__main__.main()
-        finally:
-            log.handlers, log.propagate = before, propagate
-            log.setLevel(level)
-        return Outcome(stopped.value.code, *capfd.readouterr())
-
-    return run
+__all__ = ["otfkd_command"]  # a fixture
 
 
 @pytest.fixture
@@ -76,16 +44,6 @@ def finish(process: "subprocess.Popen[str]") -> Outcome:
     finally:
         process.kill()
     return Outcome(process.returncode, out, err)
-
-
-def assert_refused(outcome: Outcome, *words: str) -> None:
-    """One sentence on stderr and exit code 2."""
-    assert outcome.code == 2
-    assert outcome.err.startswith("otfkd: ")
-    assert outcome.err.count("\n") == 1 and outcome.err.endswith("\n")
-    assert "Traceback" not in outcome.err + outcome.out
-    for word in words:
-        assert word in outcome.err
 
 
 # In processes of their own.
