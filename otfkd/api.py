@@ -49,7 +49,7 @@ class SentenceEncoder:
             (n, d) float32; (d,) for one.
 
         Raises:
-            FloatingPointError: an embedding is not finite.
+            DivergenceError: an embedding is not finite.
         """
         texts = [sentences] if isinstance(sentences, str) else sentences
         if device is not None:

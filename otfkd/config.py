@@ -178,6 +178,9 @@ class TrainerConfig(Node):
     accumulate: PositiveInt
     accelerator: Literal["auto", "cpu", "gpu"]
     checkpoint_every: PositiveInt | None
+    on_nonfinite: Literal["stop", "skip"] = (
+        "stop"  # optimizer steps without a finite loss; older runs say nothing of it
+    )
     devices: PositiveInt  # of each node; a process each
     nodes: PositiveInt
     threads: Annotated[int, Field(gt=0, le=1024)] | None  # of each process

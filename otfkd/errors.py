@@ -1,8 +1,12 @@
-"""The two ways a command can stop that are not our fault."""
+"""The ways a command can stop that are not our fault."""
 
 
 class UserError(Exception):
     """A mistake the user can mend; the message is one sentence: what, where, what to do (exit code 2)."""
+
+
+class DivergenceError(UserError):
+    """Numbers of a model in training are no longer finite, or no longer differ."""
 
 
 class Interrupted(BaseException):

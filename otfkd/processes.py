@@ -91,6 +91,14 @@ def first_only(action: Callable[P, None]) -> Callable[P, None]:
     return alone
 
 
+def collected(value: T) -> list[T]:
+    """What each process has, in their order; every one of them must ask."""
+    values: list[Any] = [value] * count()
+    if count() > 1:
+        distributed.all_gather_object(values, value)
+    return values
+
+
 def anywhere(flag: bool) -> bool:
     """Whether a flag is set in any process."""
     if count() == 1:

@@ -66,7 +66,7 @@ class StepReport(L.Callback):
             sys.stderr.write(f"step {self.step}/{self.total}  {shown}  {elapsed:.0f} s\n")
 
     def _describe(self, values: dict[str, float]) -> str:
-        parts = [f"loss {values['loss']:.4f}"]
+        parts = [f"loss {values['loss']:.4f}" if "loss" in values else "left out"]
         if "kd" in values:
             parts.append(f"kd {values['kd']:.4f}")
         parts.append(f"teacher {self.rotation.generation}")

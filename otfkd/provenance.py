@@ -25,6 +25,7 @@ _MACHINE_SUBKEYS = (
     ("evaluation", "path"),
     ("model", "path"),
     ("teacher", "path"),
+    ("trainer", "on_nonfinite"),  # stopped by one loss, a run may be told to go on without it
     ("trainer", "devices"),
     ("trainer", "nodes"),
     ("trainer", "threads"),

@@ -93,6 +93,7 @@ class Row(BaseModel):
         corpus_sha256: the training text; None for a model that was not trained here.
         cost: of training; None for a model that was not trained here.
         fine_tuned: from what; None for a model that was not fine-tuned.
+        skipped: optimizer steps that were left out, having no finite loss; None for a model that was not trained here.
         environment: revision, versions, device, threads.
     """
 
@@ -118,6 +119,7 @@ class Row(BaseModel):
     corpus_sha256: str | None = None
     cost: Cost | None = None
     fine_tuned: FineTuned | None = None
+    skipped: int | None = None
     environment: dict[str, Any]
 
 

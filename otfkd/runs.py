@@ -22,7 +22,8 @@ from otfkd.data.files import write_text
 from otfkd.data.labelled import Examples
 from otfkd.data.tokens import token_cache
 from otfkd.describe import describe
-from otfkd.distill.checkpoints import Checkpoints, WholeFiles
+from otfkd.distill.checkpoints import Checkpoints, WholeFiles, check_names
+from otfkd.distill.divergence import divergence_told
 from otfkd.distill.mlm import MaskedLanguage
 from otfkd.distill.module import Distillation, diagnose
 from otfkd.distill.rotation import TeacherRotation
@@ -129,8 +130,12 @@ def _train(
         )  # fmt: skip
         report = StepReport(rotation, run_log, config.logger.every, config.trainer.max_steps)
         trainer = _trainer(config, [report, rotation])
-        trainer.fit(module, data, ckpt_path=checkpoints.last if done else None, weights_only=True)
-    return shared(lambda: _test(run, student, checkpoints, rotation))
+        with divergence_told(checkpoints, rotation):
+            trainer.fit(module, data, ckpt_path=checkpoints.last if done else None, weights_only=True)
+    if module.skipped:
+        log.warning("%d optimizer steps were left out", module.skipped)
+    with divergence_told(checkpoints, rotation):
+        return shared(lambda: _test(run, student, checkpoints, rotation, module.skipped))
 
 
 def _trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
@@ -285,7 +290,9 @@ def _resume_step(run: Prepared, checkpoints: Checkpoints) -> int:
     return step
 
 
-def _test(run: Prepared, student: Encoder, checkpoints: Checkpoints, rotation: TeacherRotation) -> list[Row]:
+def _test(
+    run: Prepared, student: Encoder, checkpoints: Checkpoints, rotation: TeacherRotation, skipped: int
+) -> list[Row]:
     """Score the exported, selected model on dev and test, and the last step's beside it: the run is then finished."""
     config, steps = run.config, run.plan.max_steps
     cost = read_cost(run.folder, config, len(run.teachers))
@@ -294,12 +301,13 @@ def _test(run: Prepared, student: Encoder, checkpoints: Checkpoints, rotation: T
     def score(encoder: Encoder, checkpoint: Literal["selected", "last"], step: int, generation: int) -> list[Row]:
         origin = Origin(
             config.name, checkpoint, config.seed, step, generation, run.hash, run.fingerprints.get("teacher"),
-            run.fingerprints["corpus"], cost, run.fine_tuned,
+            run.fingerprints["corpus"], cost, run.fine_tuned, skipped,
         )  # fmt: skip
         return score_rows(encoder.to(device), run.suite, config.evaluation, origin)
 
     weights, facts = checkpoints.load_best()
     last = [] if facts["step"] == steps else score(student, "last", steps, rotation.generation)
+    check_names(weights, student.state_dict(), str(checkpoints.best))
     student.load_state_dict(weights)
     save_encoder(student, run.folder / "model", config.evaluation.max_length)
     selected = score(load_encoder(run.folder / "model"), "selected", facts["step"], facts["generation"])

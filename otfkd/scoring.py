@@ -14,7 +14,7 @@ from otfkd.data import relatedness, senteval, transfer
 from otfkd.data.relatedness import RelatednessTask
 from otfkd.data.sts import REJOINED, Suite, Task, checksum, load_stsb, load_suite
 from otfkd.data.transfer import TransferTask
-from otfkd.errors import UserError
+from otfkd.errors import DivergenceError, UserError
 from otfkd.evaluation.geometry import geometry
 from otfkd.evaluation.relatedness import PROTOCOL as SUPERVISED
 from otfkd.evaluation.relatedness import evaluate_relatedness
@@ -42,6 +42,7 @@ class Origin:
     corpus_sha256: str | None = None
     cost: Cost | None = None
     fine_tuned: FineTuned | None = None
+    skipped: int | None = None
 
 
 def dev_score(encoder: Encoder, suite: Suite, config: EvaluationConfig) -> float:
@@ -124,14 +125,17 @@ def score_model(config: EvaluateConfig) -> list[Row]:
     """Score any model on a suite.
 
     Raises:
-        UserError: the model or the data cannot be used.
+        UserError: the model or the data cannot be used, or the model's embeddings have no score.
     """
     # The data comes first: a missing file is found before a model is loaded.
     score = _scorer(config.evaluation, config.paths.data_root, Path(config.paths.cache))
     folder = find_model(config.model.path)
     announce_override(folder, config.model.pooler)
     encoder = load_encoder(folder, config.model.pooler, config.model.layers)
-    rows = score(encoder, Origin(config.model.path))
+    try:
+        rows = score(encoder, Origin(config.model.path))
+    except DivergenceError as error:
+        raise UserError(f"{folder} cannot be scored ({error}): its training diverged, take another model") from None
     if config.output is not None:
         for row in rows:
             append_row(Path(config.output), row)

@@ -54,18 +54,20 @@ class LabelledBatch:
     """B labelled examples.
 
     Attributes:
+        lines: their numbers among all examples.
         tokens: (columns * B, L), all first sentences, then all second ones, and so on.
         columns: sentences an example.
         labels: (B,) float32 grades or positions of classes; empty where the order of the sentences says it all.
     """
 
+    lines: tuple[int, ...]
     tokens: Tokens
     columns: int
     labels: Tensor
 
     def to(self, device: torch.device | str, **_: Any) -> Self:
         """Move to a device; Lightning calls this and passes transfer options on."""
-        return type(self)(self.tokens.to(device), self.columns, self.labels.to(device))
+        return type(self)(self.lines, self.tokens.to(device), self.columns, self.labels.to(device))
 
 
 def pad(rows: Sequence[Sequence[int] | NDArray[np.int32]], pad_id: int) -> Tokens:

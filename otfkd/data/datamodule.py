@@ -117,7 +117,7 @@ class LabelledBatches(Dataset[LabelledBatch]):
         lines = np.concatenate([chosen * self.columns + column for column in range(self.columns)])
         _, ids = self.source.tokens.read(lines)
         labels = self.labels[torch.from_numpy(chosen)] if len(self.labels) else self.labels
-        return LabelledBatch(pad(ids, self.source.pad_id), self.columns, labels)
+        return LabelledBatch(tuple(chosen.tolist()), pad(ids, self.source.pad_id), self.columns, labels)
 
 
 class LabelledData(L.LightningDataModule):

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,23 @@ class WholeFiles(CheckpointIO):
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+def check_names(found: Collection[str], own: Collection[str], what: str) -> None:
+    """Refuse weights that are not those of a model.
+
+    Args:
+        found: the names of the weights.
+        own: the model's.
+        what: holds the weights, for the message.
+
+    Raises:
+        UserError: one is missing or foreign.
+    """
+    told = [f"lacks {name}" for name in own if name not in found]
+    told += [f"has {name}, which the model has not" for name in found if name not in own]
+    if told:
+        raise UserError(f"{what} {told[0]}: restore it, or start anew with fresh=true")
 
 
 class Checkpoints:

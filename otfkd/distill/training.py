@@ -1,6 +1,6 @@
 """What every run's LightningModule does alike: modes, the head, the learning rate, clipping and the optimizer."""
 
-import math
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -12,11 +12,16 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 
 from otfkd.config import Config
+from otfkd.data.collate import Batch, LabelledBatch
+from otfkd.distill.checkpoints import check_names
 from otfkd.distill.rate import decayed
 from otfkd.distill.schedule import Plan
 from otfkd.distill.teacher import TeacherSlot
-from otfkd.errors import UserError
+from otfkd.errors import DivergenceError
 from otfkd.models.encoder import Encoder, Head
+from otfkd.processes import anywhere, collected
+
+log = logging.getLogger("otfkd")
 
 
 class TrainingModule(L.LightningModule, ABC):
@@ -28,6 +33,9 @@ class TrainingModule(L.LightningModule, ABC):
         teacher: the slot.
         config: the run's config.
         plan: between which rotations the learning rate decays, where it restarts.
+
+    Attributes:
+        skipped: optimizer steps that were left out so far, because their loss or gradient was not finite.
     """
 
     def __init__(self, student: Encoder, head: Head | None, teacher: TeacherSlot, config: Config, plan: Plan):
@@ -39,6 +47,10 @@ class TrainingModule(L.LightningModule, ABC):
         self.plan = plan
         self.rate = 0.0  # of the optimizer step just done
         self.grad_norm = torch.zeros(())  # before clipping
+        self.skipped = 0
+        self.left_out = False  # whether the optimizer step just done was
+        self.lines: tuple[int, ...] = ()  # of the micro-batch at hand
+        self.read: list[tuple[tuple[int, ...], Tensor]] = []  # lines and loss of those since the last optimizer step
 
     def on_fit_start(self) -> None:
         # transformers loads in evaluation mode and Lightning keeps it; without dropout both views would be one.
@@ -51,11 +63,47 @@ class TrainingModule(L.LightningModule, ABC):
         projected: Tensor = pooled if self.head is None else self.head(pooled)
         return projected
 
+    def on_train_batch_start(self, batch: Batch | LabelledBatch, batch_idx: int) -> None:
+        self.lines = batch.lines
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        self.read.append((self.lines, loss.detach()))
+
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
         # By hand, because Lightning's refuses fused optimizers under autocast, where only fp16 would need it to.
         parameters = optimizer.param_groups[0]["params"]
         self.grad_norm = clip_grad_norm_(parameters, self.config.optimizer.clip_norm)
         self.rate = optimizer.param_groups[0]["lr"] = self.learning_rate(self.trainer.global_step)
+        read, self.read = self.read, []
+        finite = all(bool(loss.isfinite()) for _, loss in read) and bool(self.grad_norm.isfinite())
+        self.left_out = anywhere(not finite)
+        if self.left_out:
+            self._leave_out(parameters, self._told(read))
+
+    def _leave_out(self, parameters: Sequence[Tensor], told: str) -> None:
+        """Make the optimizer step to come change nothing, where that is wanted and of use."""
+        sound = all(bool(weight.isfinite().all()) for weight in parameters)  # or no loss to come is finite either
+        if self.config.trainer.on_nonfinite == "stop" or not sound:
+            raise DivergenceError(told)
+        for weight in parameters:
+            weight.grad = None
+        self.skipped += 1
+        log.warning("%s: left out", told)
+
+    def _told(self, read: Sequence[tuple[tuple[int, ...], Tensor]]) -> str:
+        """What is not finite in the optimizer step to come, and in which lines."""
+        bad = [part for part in read if not part[1].isfinite()]
+        what = f"the loss is {float(bad[0][1])}" if bad else f"the gradient's norm is {float(self.grad_norm)}"
+        own = [line + 1 for lines, _ in bad or read for line in lines]
+        lines = sorted({line for part in collected(own) for line in part})
+        return f"{what} at step {self.trainer.global_step + 1} (lines {', '.join(map(str, lines))})"
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["skipped"] = self.skipped
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_names(checkpoint["state_dict"], self.state_dict(), "the run's checkpoint last.ckpt")
+        self.skipped = checkpoint.get("skipped", 0)
 
     def learning_rate(self, step: int) -> float:
         """The rate of the optimizer step after `step`; with restarts, each teacher's time has a decay of its own."""
@@ -66,18 +114,12 @@ class TrainingModule(L.LightningModule, ABC):
         return config.optimizer.lr * decayed(config.optimizer.decay, step, start, end)
 
     def step_metrics(self) -> dict[str, float]:
-        """Of the optimizer step just done; asking starts the next step's.
-
-        Raises:
-            UserError: one is not finite: the run has diverged.
-        """
-        metrics = {"lr": self.rate, "grad_norm": float(self.grad_norm), **self.step_losses()}
-        for name, value in metrics.items():
-            if not math.isfinite(value):
-                raise UserError(
-                    f"{name} is {value} at step {self.trainer.global_step}, the run has diverged: "
-                    "lower optimizer.lr or raise the objective's temperatures"
-                )
+        """Of the optimizer step just done, one that was left out having no loss; asking starts the next step's."""
+        losses, metrics = self.step_losses(), {"lr": self.rate}
+        if not self.left_out:
+            metrics |= {"grad_norm": float(self.grad_norm), **losses}
+        if self.config.trainer.on_nonfinite == "skip":
+            metrics["skipped"] = self.skipped
         return metrics
 
     @abstractmethod

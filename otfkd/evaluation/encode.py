@@ -7,6 +7,7 @@ from torch import Tensor
 
 from otfkd.data.collate import pad
 from otfkd.data.tokens import tokenize
+from otfkd.errors import DivergenceError
 from otfkd.models.encoder import Encoder, evaluating
 
 
@@ -31,7 +32,7 @@ def encode(
         (n, d) float32 on the CPU, in the order of `sentences`.
 
     Raises:
-        FloatingPointError: an embedding is not finite.
+        DivergenceError: an embedding is not finite.
     """
     distinct = list(dict.fromkeys(sentences))
     ids = tokenize(encoder.tokenizer, distinct, max_length, encoder.prompt) if distinct else []
@@ -45,6 +46,6 @@ def encode(
             if advance is not None:
                 advance(len(rows))
     if not vectors.isfinite().all():
-        raise FloatingPointError("the encoder gives embeddings that are not finite: training diverged")
+        raise DivergenceError("the model's embeddings are not finite")
     place = {sentence: i for i, sentence in enumerate(distinct)}
     return vectors[[place[sentence] for sentence in sentences]]

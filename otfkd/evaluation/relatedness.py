@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from otfkd.data.grades import Pairs
 from otfkd.data.relatedness import RelatednessTask
+from otfkd.errors import DivergenceError
 from otfkd.evaluation.classifier import one_thread
 from otfkd.evaluation.encode import encode
 from otfkd.evaluation.transfer import combine
@@ -72,7 +73,7 @@ def evaluate_relatedness(
         max_length: tokens read of a sentence.
 
     Raises:
-        FloatingPointError: an embedding is not finite, or no prediction has a Pearson.
+        DivergenceError: an embedding is not finite, or no prediction has a Pearson.
     """
 
     def features(pairs: Pairs) -> Tensor:
@@ -94,7 +95,7 @@ def score_relatedness(task: RelatednessTask, features: Sequence[Tensor]) -> Rela
             bit, whatever the threads.
 
     Raises:
-        FloatingPointError: no prediction has a Pearson, because they do not differ.
+        DivergenceError: no prediction has a Pearson, because they do not differ.
     """
     train, dev, test = (np.array([grade for *_, grade in pairs]) for pairs in (task.train, task.dev, task.test))
     layer, dev_pearson = _fit(features[0], target_shares(train), features[1], dev)
@@ -102,7 +103,7 @@ def score_relatedness(task: RelatednessTask, features: Sequence[Tensor]) -> Rela
         found = _predict(layer, features[2])
     pearson = _pearson(found, test)
     if not np.isfinite(pearson):
-        raise FloatingPointError("Pearson is undefined: all test pairs are given the same grade")
+        raise DivergenceError("Pearson is undefined, for all test pairs are given the same grade")
     spearman, error = float(spearmanr(found, test).statistic), float(np.mean((found - test) ** 2))
     return RelatednessScore(100 * pearson, 100 * spearman, error, 100 * dev_pearson, len(test))
 
@@ -135,7 +136,7 @@ def _fit(train: Tensor, shares: Tensor, dev: Tensor, dev_grades: NDArray[np.floa
             else:
                 misses += 1
     if best_layer is None:
-        raise FloatingPointError("Pearson is undefined: all dev pairs are given the same grade")
+        raise DivergenceError("Pearson is undefined, for all dev pairs are given the same grade")
     return best_layer, best
 
 

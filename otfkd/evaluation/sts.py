@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from otfkd.data.sts import Task
+from otfkd.errors import DivergenceError
 from otfkd.evaluation.encode import encode
 from otfkd.models.encoder import Encoder
 
@@ -42,11 +43,11 @@ def spearman(similarities: NDArray[np.float64], gold: NDArray[np.float64]) -> fl
     """Spearman x 100.
 
     Raises:
-        FloatingPointError: it is undefined, because the similarities do not differ.
+        DivergenceError: it is undefined, because the similarities do not differ.
     """
     value = float(spearmanr(similarities, gold).statistic) * 100
     if not np.isfinite(value):
-        raise FloatingPointError("Spearman is undefined: all pairs have the same similarity, the embeddings collapsed")
+        raise DivergenceError("Spearman is undefined, for all pairs have the same similarity: the embeddings collapsed")
     return value
 
 

@@ -90,7 +90,7 @@ def evaluate_transfer(
         max_length: tokens read of a sentence.
 
     Raises:
-        FloatingPointError: an embedding is not finite.
+        DivergenceError: an embedding is not finite.
     """
     scores: dict[str, TransferScore] = {}
     for task in tasks:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from otfkd.config import Pooler
 from otfkd.data.collate import pad
+from otfkd.errors import DivergenceError
 from otfkd.evaluation.encode import encode
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import load_encoder
@@ -124,5 +125,5 @@ def test_embeddings_are_float32_under_autocast(tiny_encoder: Encoder) -> None:
 def test_weights_that_are_not_finite_are_told(tiny_encoder: Encoder, value: float) -> None:
     with torch.no_grad():
         tiny_encoder.get_parameter("backbone.encoder.layer.0.output.dense.weight")[0, 0] = value
-    with pytest.raises(FloatingPointError, match="not finite"):
+    with pytest.raises(DivergenceError, match="not finite"):
         embed(tiny_encoder, SENTENCES[:5])

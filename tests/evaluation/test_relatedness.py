@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from otfkd.data.grades import Pairs
 from otfkd.data.relatedness import RelatednessTask
+from otfkd.errors import DivergenceError
 from otfkd.evaluation import relatedness
 from otfkd.evaluation.relatedness import evaluate_relatedness, score_relatedness, target_shares
 from otfkd.models.encoder import Encoder
@@ -167,7 +168,7 @@ def test_test_grades_choose_nothing() -> None:
 def test_predictions_that_do_not_differ_have_no_score(split: int, name: str) -> None:
     task, features = graded(6)
     features[split] = torch.ones_like(features[split])
-    with pytest.raises(FloatingPointError, match=f"all {name} pairs are given the same grade"):
+    with pytest.raises(DivergenceError, match=f"all {name} pairs are given the same grade"):
         score_relatedness(task, features)
 
 

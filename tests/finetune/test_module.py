@@ -118,7 +118,7 @@ def test_gradients_reach_student_head_and_classifier(tune: Tune, tiny_encoder: E
     columns = 3 if objective == "supervised_simcse" else 2
     ids = tokenize(tiny_encoder.tokenizer, [f"the cat sat {'on ' * i}mat" for i in range(4 * columns)], 16)
     labels = torch.tensor([] if columns == 3 else [2.0, 0.0, 1.0, 2.0])
-    module.training_step(LabelledBatch(pad(ids, tiny_encoder.pad_id), columns, labels), 0).backward()  # type: ignore[no-untyped-call]
+    module.training_step(LabelledBatch((), pad(ids, tiny_encoder.pad_id), columns, labels), 0).backward()  # type: ignore[no-untyped-call]
     trained = dict(module.named_parameters())
     assert ("classifier.weight" in trained) == (objective == "softmax")
     still = [name for name, value in trained.items() if value.grad is None or not value.grad.any()]

@@ -1,0 +1,27 @@
+"""What a person is told when a run's numbers stop being numbers."""
+
+import contextlib
+from collections.abc import Iterator
+
+from otfkd.distill.checkpoints import Checkpoints
+from otfkd.distill.rotation import TeacherRotation
+from otfkd.errors import DivergenceError, UserError
+
+
+@contextlib.contextmanager
+def divergence_told(checkpoints: Checkpoints, rotation: TeacherRotation) -> Iterator[None]:
+    """Add to what diverged when it was, what there is to go back to, and what to do.
+
+    Raises:
+        UserError: in the place of a DivergenceError.
+    """
+    try:
+        yield
+    except DivergenceError as error:
+        kept = "no checkpoint was written before"
+        if checkpoints.last.is_file():
+            kept = f"the last good checkpoint is {checkpoints.last}, of step {checkpoints.read_last()['global_step']}"
+        raise UserError(
+            f"training diverged after step {rotation.step}: {error}; {kept}: lower optimizer.lr or raise the "
+            "objective's temperatures, or leave such steps out with trainer.on_nonfinite=skip"
+        ) from error
