@@ -6,7 +6,7 @@ BIN     := .venv/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all check reproduce tables-check clean lock
+.PHONY: help setup test test-all check reproduce tables-check bench clean lock
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -37,6 +37,9 @@ reproduce: setup  ## Make tables and report.html: PROFILE=mini TABLES=main,inter
 
 tables-check: setup  ## Whether every built table is what its published rows give
 	$(BIN)/otfkd-reproduce --check
+
+bench: setup  ## Measure this machine: steps, scoring, start, memory; real sentences if OTFKD_DATA is set
+	$(BIN)/python -m experiments.benchmarks
 
 # The extra mteb stays out, for its hundreds of megabytes: its tests skip where it is not installed.
 lock: .venv/.done  ## Renew .requirements.lock from pyproject.toml

@@ -24,6 +24,7 @@ from otfkd.errors import UserError, first_line
 from otfkd.keys import keys, sentence
 
 Pooler = Literal["cls", "cls_head", "mean", "first_last_mean", "top2_mean", "last"]
+Compute = Literal["float32", "bfloat16"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -194,6 +195,7 @@ class EvaluationConfig(Node):
     protocol: Literal["full", "fast"] | None  # of the suite transfer
     split: Literal["dev", "test"] | None  # of the suite geometry
     every: PositiveInt | None  # None: only after the last step
+    dev_compute: Compute  # of the encoder, for dev scores while a run trains; final rows are float32
     batch_size: PositiveInt
     max_length: Annotated[int, Field(ge=3)]
 

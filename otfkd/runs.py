@@ -170,13 +170,17 @@ def _trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
 def _numerics(config: Config) -> Iterator[None]:
     """Threads and matrix precision of this run alone: the next job of a sweep must not inherit them."""
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    fills = torch.utils.deterministic.fill_uninitialized_memory
     torch.set_num_threads(config.trainer.threads or threads)
     torch.set_float32_matmul_precision("high" if config.precision.tf32 else "highest")
+    # What determinism does not need and a twentieth of a step goes to: filling memory that is written before it is read.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
+        torch.utils.deterministic.fill_uninitialized_memory = fills
 
 
 def _learning(

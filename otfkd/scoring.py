@@ -47,7 +47,9 @@ class Origin:
 
 def dev_score(encoder: Encoder, suite: Suite, config: EvaluationConfig) -> float:
     """The number that selects checkpoints: Spearman x 100 over all pairs of the suite's dev task."""
-    scores = evaluate(encoder, (suite.dev,), batch_size=config.batch_size, max_length=config.max_length)
+    scores = evaluate(
+        encoder, (suite.dev,), batch_size=config.batch_size, max_length=config.max_length, compute=config.dev_compute
+    )
     return scores[suite.dev.name].all
 
 

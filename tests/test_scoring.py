@@ -29,7 +29,7 @@ from otfkd.reporting.tables import Table
 from otfkd.reporting.tabulate import build_table
 from otfkd.reporting.terminal import scores
 from otfkd.results import Row, read_rows
-from otfkd.scoring import Origin, score_model, score_rows
+from otfkd.scoring import Origin, dev_score, score_model, score_rows
 from tests.conftest import sentence
 from tests.data.senteval import make_senteval
 
@@ -98,6 +98,20 @@ def test_accuracies_of_the_fast_protocol_can_land_in_no_table(rows: list[Row]) -
             table(kind, a=found)
 
 
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_dev_scores_in_training_may_be_computed_in_bfloat16_and_final_rows_are_not(
+    tiny_encoder: Encoder, tiny_suite: Suite, compute: str
+) -> None:
+    seen: list[bool] = []
+    tiny_encoder.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    config = load_config([f"evaluation.dev_compute={compute}"]).evaluation
+    dev_score(tiny_encoder, tiny_suite, config)
+    assert seen == [compute == "bfloat16"] * len(seen) != []
+    seen.clear()
+    score_rows(tiny_encoder, tiny_suite, config, Origin("tiny"))
+    assert seen == [False] * len(seen) != []
+
+
 def test_training_refuses_to_select_on_transfer_tasks(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from otfkd.data.sts import load_suite
 
@@ -111,9 +125,7 @@ def test_training_refuses_to_select_on_transfer_tasks(overrides: list[str], monk
 
 def test_a_dev_row_carries_the_geometry_of_its_sentences_encoded_once(tiny_encoder: Encoder, tiny_suite: Suite) -> None:
     sizes: list[int] = []
-    tiny_encoder.backbone.register_forward_hook(
-        lambda module, args, kwargs, output: sizes.append(len(kwargs["input_ids"])), with_kwargs=True
-    )
+    tiny_encoder.register_forward_hook(lambda module, args, output: sizes.append(len(args[0].input_ids)))
     config = load_config([]).evaluation
     dev, test = score_rows(tiny_encoder, tiny_suite, config, Origin("tiny"))
     assert sum(sizes) == len({text for task in (tiny_suite.dev, *tiny_suite.test) for text in task.sentences()})

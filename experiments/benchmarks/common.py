@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from otfkd.data import mini
 from otfkd.data.files import write_text
 from otfkd.provenance import environment
 
@@ -62,3 +63,24 @@ def _text(value: Any) -> str:
             return f"{value:,}"
         case _:
             return str(value)
+
+
+def corpus() -> Path:
+    """The sentences that training is measured on: real ones from OTFKD_DATA, else the embedded corpus."""
+    root = os.environ.get("OTFKD_DATA")
+    if root:
+        return Path(root).absolute() / "corpus" / "general.txt"
+    path = RESULTS.parent / "mini.txt"
+    if not path.is_file():
+        write_text(path, "".join(f"{line}\n" for line in mini.corpus()))
+    return path
+
+
+def ratio(what: str, ours: float, other: float, goal: float, *, at_least: bool = False) -> Row:
+    """A row that compares two figures, and says whether the goal is met."""
+    value = ours / other
+    met = value >= goal if at_least else value <= goal
+    return {
+        "what": what, "ours": ours, "other": other, "ratio": value, "goal": f"{'≥' if at_least else '≤'} {goal}",
+        "met": "yes" if met else "no",
+    }  # fmt: skip

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from otfkd.config import Compute
 from otfkd.data.collate import pad
 from otfkd.data.tokens import tokenize
 from otfkd.errors import DivergenceError
@@ -17,15 +18,17 @@ def encode(
     *,
     batch_size: int,
     max_length: int,
+    compute: Compute = "float32",
     advance: Callable[[int], object] | None = None,
 ) -> Tensor:
-    """Embed sentences in float32, whatever autocast is in force, leaving modes and random streams as they were.
+    """Embed sentences, whatever autocast is in force, leaving modes and random streams as they were.
 
     Args:
         encoder: the encoder; its pooler, tokenizer and prompt are used.
         sentences: n of them, repeats allowed.
         batch_size: sentences a batch.
         max_length: tokens read of a sentence.
+        compute: what the encoder computes in; bfloat16 by autocast.
         advance: told after each batch how many distinct sentences were in it.
 
     Returns:
@@ -38,7 +41,7 @@ def encode(
     ids = tokenize(encoder.tokenizer, distinct, max_length, encoder.prompt) if distinct else []
     by_length = sorted(range(len(distinct)), key=lambda i: len(ids[i]))
     vectors = torch.empty(len(distinct), encoder.width)
-    with evaluating(encoder), torch.autocast(encoder.device.type, enabled=False):
+    with evaluating(encoder), torch.autocast(encoder.device.type, torch.bfloat16, compute == "bfloat16"):
         for start in range(0, len(distinct), batch_size):
             rows = by_length[start : start + batch_size]
             tokens = pad([ids[i] for i in rows], encoder.pad_id).to(encoder.device)

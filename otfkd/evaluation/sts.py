@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from otfkd.config import Compute
 from otfkd.data.sts import Task
 from otfkd.errors import DivergenceError
 from otfkd.evaluation.encode import encode
@@ -77,16 +78,20 @@ def _stack(vectors: dict[str, Tensor], sentences: tuple[str, ...]) -> Tensor:
     return torch.stack([vectors[sentence] for sentence in sentences])
 
 
-def embed(encoder: Encoder, tasks: Sequence[Task], *, batch_size: int, max_length: int) -> dict[str, Tensor]:
+def embed(
+    encoder: Encoder, tasks: Sequence[Task], *, batch_size: int, max_length: int, compute: Compute = "float32"
+) -> dict[str, Tensor]:
     """The embedding of each distinct sentence of some tasks, (d,) each."""
     sentences = list(dict.fromkeys(sentence for task in tasks for sentence in task.sentences()))
-    vectors = encode(encoder, sentences, batch_size=batch_size, max_length=max_length)
+    vectors = encode(encoder, sentences, batch_size=batch_size, max_length=max_length, compute=compute)
     return dict(zip(sentences, vectors, strict=True))
 
 
-def evaluate(encoder: Encoder, tasks: Sequence[Task], *, batch_size: int, max_length: int) -> dict[str, StsScore]:
+def evaluate(
+    encoder: Encoder, tasks: Sequence[Task], *, batch_size: int, max_length: int, compute: Compute = "float32"
+) -> dict[str, StsScore]:
     """Score an encoder on tasks, encoding each distinct sentence of all of them once."""
-    vectors = embed(encoder, tasks, batch_size=batch_size, max_length=max_length)
+    vectors = embed(encoder, tasks, batch_size=batch_size, max_length=max_length, compute=compute)
     return {task.name: score_task(task, vectors) for task in tasks}
 
 

@@ -108,9 +108,12 @@ def _with_dropout(
     query: Tensor, key: Tensor, value: Tensor, seen: Tensor, p: float, scaling: float | None
 ) -> Tensor:  # torch has no fused kernel for this on a CPU, and its unfused one draws its dropout slowly
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = torch.matmul(query, key.transpose(-1, -2)) * scale
-    weights = scores.masked_fill(~seen, torch.finfo(scores.dtype).min).softmax(-1)
-    return torch.matmul(dropout(weights, p), value)
+    unseen = torch.zeros(seen.shape, dtype=query.dtype).masked_fill_(~seen, torch.finfo(query.dtype).min)
+    scores = torch.baddbmm(
+        unseen.expand(-1, query.shape[1], -1, -1).flatten(0, 1), query.flatten(0, 1), key.flatten(0, 1).mT, alpha=scale
+    )
+    weights = dropout(scores.softmax(-1), p)
+    return torch.bmm(weights, value.flatten(0, 1)).view(query.shape)
 
 
 AttentionInterface.register(_ATTENTION, _attention)

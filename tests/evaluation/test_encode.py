@@ -127,3 +127,12 @@ def test_weights_that_are_not_finite_are_told(tiny_encoder: Encoder, value: floa
         tiny_encoder.get_parameter("backbone.encoder.layer.0.output.dense.weight")[0, 0] = value
     with pytest.raises(DivergenceError, match="not finite"):
         embed(tiny_encoder, SENTENCES[:5])
+
+
+def test_bfloat16_is_asked_for_and_never_inherited(tiny_encoder: Encoder) -> None:
+    exact = embed(tiny_encoder, SENTENCES)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(embed(tiny_encoder, SENTENCES), exact)
+    coarse = encode(tiny_encoder, SENTENCES, batch_size=7, max_length=128, compute="bfloat16")
+    assert coarse.dtype == torch.float32
+    assert 0 < (coarse - exact).abs().max() < 0.1

@@ -1,0 +1,166 @@
+"""Training steps: ours, the peer's trainer, and what the machine's matrix products allow."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from statistics import median
+from typing import Any
+from unittest import mock
+
+import lightning as L
+import torch
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.losses import MultipleNegativesRankingLoss
+from torch import Tensor
+from transformers import TrainerCallback
+
+from experiments.benchmarks.common import Row, corpus, ratio
+from otfkd import runs
+from otfkd.composition import load_config
+from otfkd.data.tokens import tokenize
+from otfkd.distill.shuffling import group_p
+from otfkd.models.registry import find_model, load_encoder
+
+BATCH, LENGTH = 64, 32
+SHORT, LONG = 24, 130  # steps of a timed run; the long one has a rotation in it
+WARM_UP = 4
+ROUNDS = 3
+EVERY = 125  # steps between rotations
+
+
+def measure() -> list[Row]:
+    """Times of a step in turn, `ROUNDS` times over; medians, and ratios of medians."""
+    arms: dict[str, Callable[[], list[float]]] = {
+        "peer, its defaults": lambda: peer(SHORT),
+        "peer, bf16": lambda: peer(SHORT, bf16=True),
+        "SimCSE, float32": lambda: ours(SHORT, "experiment=simcse", "precision=float32"),
+        "SimCSE, bf16": lambda: ours(SHORT, "experiment=simcse", "precision=bfloat16"),
+    }
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    for _ in range(ROUNDS):
+        for name, arm in arms.items():
+            times[name] += arm()[WARM_UP:]
+    step = {name: median(values) for name, values in times.items()}
+    bf16 = step["SimCSE, bf16"]
+    simcse = ours(LONG, "experiment=simcse", "precision=bfloat16")
+    rotating = ours(
+        LONG,
+        "experiment=otfkd",
+        "precision=bfloat16",
+        "teacher=minilm",
+        "teacher.pooler=cls",
+        f"schedule.every={EVERY}",
+    )
+    rate, work = matrix_rate(torch.bfloat16), work_of_a_step()
+    return [
+        *({"what": f"step: {name}", "ours": seconds} for name, seconds in step.items()),
+        ratio("SimCSE, bf16 / peer, its defaults", bf16, step["peer, its defaults"], 0.28),
+        ratio("SimCSE, bf16 / peer, bf16", bf16, step["peer, bf16"], 0.68),
+        ratio(f"on the fly, a rotation every {EVERY} / SimCSE", _mean(rotating), _mean(simcse), 1.15),
+        ratio("floor of a bf16 step on real tokens / SimCSE, bf16", work / rate, bf16, 0.45, at_least=True),
+        ratio("Group-P / SimCSE, bf16", group_p_time(), bf16, 0.02),
+    ]  # fmt: skip
+
+
+def _mean(times: list[float]) -> float:
+    kept = times[WARM_UP:]
+    return sum(kept) / len(kept)
+
+
+class _Clock(L.Callback):
+    """When each optimizer step was over, whatever other callbacks do after it included."""
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        if not self.at:
+            self.at.append(time.perf_counter())
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.at.append(time.perf_counter())
+
+
+def ours(steps: int, *overrides: str) -> list[float]:
+    """Seconds of each step of a run of ours, without evaluation."""
+    clock, trainer = _Clock(), runs._trainer
+    timed = {
+        "_trainer": lambda config, callbacks: trainer(config, [*callbacks, clock]),
+        "dev_score": lambda *_: 0.0,
+        "_test": lambda *_: [],
+    }
+    common = [
+        "model=minilm", "data=text", f"data.path={corpus()}", f"data.batch_size={BATCH}", f"data.max_length={LENGTH}",
+        "evaluation.every=null", f"trainer.max_steps={steps}",
+    ]  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder, mock.patch.multiple(runs, **timed):
+        runs.train(load_config([*overrides, *common, f"paths.runs={folder}"]))
+    return _between(clock.at)
+
+
+class _PeerClock(TrainerCallback):
+    def __init__(self) -> None:
+        self.at: list[float] = []
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        if not self.at:
+            self.at.append(time.perf_counter())
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.at.append(time.perf_counter())
+
+
+def peer(steps: int, *, bf16: bool = False) -> list[float]:
+    """Seconds of each step of sentence-transformers' trainer: the same model and sentences, each paired with itself."""
+    model = SentenceTransformer(str(find_model("minilm")), device="cpu", local_files_only=True)
+    model.max_seq_length = LENGTH
+    sentences = corpus().read_text().split("\n")[: steps * BATCH]
+    clock = _PeerClock()
+    with tempfile.TemporaryDirectory() as folder:
+        SentenceTransformerTrainer(
+            model=model,
+            args=SentenceTransformerTrainingArguments(
+                folder, max_steps=steps, per_device_train_batch_size=BATCH, use_cpu=True, bf16=bf16, report_to="none",
+                save_strategy="no", logging_strategy="no", disable_tqdm=True,
+            ),
+            train_dataset=Dataset.from_dict({"anchor": sentences, "positive": sentences}),
+            loss=MultipleNegativesRankingLoss(model),
+            callbacks=[clock],
+        ).train()  # fmt: skip
+    return _between(clock.at)
+
+
+def _between(at: list[float]) -> list[float]:
+    return [later - earlier for earlier, later in pairwise(at)]
+
+
+def matrix_rate(dtype: torch.dtype, size: int = 2048) -> float:
+    """FLOP/s of a square matrix product, the best of twenty."""
+    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
+    return 2 * size**3 / min(_seconds(lambda: left @ right) for _ in range(20))
+
+
+def work_of_a_step() -> float:
+    """FLOP of a SimCSE step on the real tokens of both views: 6 a token for each weight of a layer, and attention's."""
+    encoder = load_encoder(find_model("minilm"), "cls")
+    sentences = corpus().read_text().split("\n")[: 20 * BATCH]
+    lengths = [len(ids) for ids in tokenize(encoder.tokenizer, sentences, LENGTH)]
+    layers = encoder.backbone.encoder.layer
+    weights = sum(parameter.numel() for name, parameter in layers.named_parameters() if parameter.dim() == 2)
+    tokens, pairs = sum(lengths) / 20, sum(length**2 for length in lengths) / 20
+    return 2 * (6 * weights * tokens + 12 * len(layers) * encoder.width * pairs)
+
+
+def group_p_time() -> float:
+    """Seconds of shuffling one batch's similarities."""
+    similarities: Tensor = torch.randn(BATCH, BATCH - 1)
+    generator = torch.Generator().manual_seed(0)
+    return min(_seconds(lambda: group_p(similarities, 0.1, generator, None)) for _ in range(50))
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
