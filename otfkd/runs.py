@@ -173,7 +173,7 @@ def _numerics(config: Config) -> Iterator[None]:
     fills = torch.utils.deterministic.fill_uninitialized_memory
     torch.set_num_threads(config.trainer.threads or threads)
     torch.set_float32_matmul_precision("high" if config.precision.tf32 else "highest")
-    # What determinism does not need and a twentieth of a step goes to: filling memory that is written before it is read.
+    # A twentieth of a step, and determinism does not need it: all memory is written before it is read.
     torch.utils.deterministic.fill_uninitialized_memory = False
     try:
         yield
