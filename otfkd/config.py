@@ -55,6 +55,7 @@ class TeacherConfig(Node):
     pooler: Pooler | None
     layers: PositiveInt | None
     warmup_steps: PositiveInt | None
+    after_warmup: Literal["continue", "reinit"] | None  # what the student does once its snapshot teaches
 
     @property
     def paths(self) -> list[str]:

@@ -116,7 +116,8 @@ def _teacher_line(run: Prepared, teachers: Sequence[Encoder]) -> str:
         ]
         return "; ".join(parts)
     if run.config.teacher.source == "self":
-        return f"none for {run.config.teacher.warmup_steps} steps of plain SimCSE, then the student's own snapshots"
+        again = ", on a student that begins again from the base encoder" if run.plan.anew else ""
+        return f"none for {run.config.teacher.warmup_steps} steps of plain SimCSE, then its own snapshots{again}"
     return "none"
 
 

@@ -87,7 +87,7 @@ POLICIES = [
     ),
     (
         "Mean Teacher",
-        [*SELF, "schedule=follow"],
+        [*SELF, "schedule=follow", "teacher.after_warmup=continue"],
         "the student's moving average teaches from step 4 on, anew after every step",
     ),
 ]  # fmt: skip
@@ -111,7 +111,9 @@ def test_the_lines_say_what_is_due_when(told: Callable[..., dict[str, str]]) -> 
     assert lines["cache"] == "after 4, 5, 6, 10"
     assert lines["checkpoint"] == "after 7, 12"
     assert lines["test"] == "tiny"
-    assert lines["teacher"] == "none for 4 steps of plain SimCSE, then the student's own snapshots"
+    assert lines["teacher"] == (
+        "none for 4 steps of plain SimCSE, then its own snapshots, on a student that begins again from the base encoder"
+    )
 
 
 def test_many_steps_are_counted_rather_than_listed(told: Callable[..., dict[str, str]]) -> None:

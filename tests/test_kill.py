@@ -40,8 +40,8 @@ VARIANTS = {
     ),
     "best, gated": ("schedule.source=best", "schedule.cache_every=1", "schedule.gate=0.0"),
     "accumulated bfloat16 follower": (
-        "precision=bfloat16", "trainer.accumulate=3", "schedule=follow", "teacher.warmup_steps=3",
-        "schedule.ema.decay=0.7",
+        "precision=bfloat16", "trainer.accumulate=3", "schedule=follow", "teacher.after_warmup=continue",
+        "teacher.warmup_steps=3", "schedule.ema.decay=0.7",
     ),
     "rounds": (
         *GIVEN, "schedule.source=best", "schedule.cache_every=1", "schedule.on_rotation.student=reinit",

@@ -90,7 +90,7 @@ VARIANTS = {
     "best": ("schedule.source=best", "schedule.cache_every=1"),
     "ema": ("schedule.source=ema", "schedule.ema.decay=0.7", "schedule.ema.shape=cosine"),
     "ema, bfloat16": ("schedule.source=ema", "precision=bfloat16", "schedule.ema.decay=0.7", "schedule.gate=2.0"),
-    "follow": ("schedule=follow", "teacher.warmup_steps=3", "schedule.ema.decay=0.7"),
+    "follow": ("schedule=follow", "teacher.after_warmup=continue", "teacher.warmup_steps=3", "schedule.ema.decay=0.7"),
     "average": ("schedule.source=average", "schedule.cache_every=1", "schedule.average=3"),
     "pool_initial, sample": (*GIVEN, "schedule.every=2", "schedule.retain=pool_initial", "schedule.aggregate=sample"),
     "plateau": ("schedule=plateau", "teacher.warmup_steps=2", "schedule.patience=2", "evaluation.every=1"),

@@ -81,7 +81,7 @@ class TeacherRotation(L.Callback):
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         # Before a checkpoint is read: a student that begins again begins here.
-        if self.schedule.on_rotation.student == "reinit":
+        if self.schedule.on_rotation.student == "reinit" or self.plan.anew is not None:
             self.origin = {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -174,11 +174,12 @@ class TeacherRotation(L.Callback):
         slot.first_installed, slot.installed = self.first_installed, self.installed
 
     def _begin_again(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if self.schedule.on_rotation.student == "reinit":
+        again = self.schedule.on_rotation
+        if again.student == "reinit" or self.step == self.plan.anew:
             module.load_state_dict(dict(self.origin))
             if self.candidates.shadow is not None:
                 self.candidates.shadow.start(_student(module))
-        if self.schedule.on_rotation.optimizer == "reset":
+        if again.optimizer == "reset" or self.step == self.plan.anew:
             for optimizer in trainer.optimizers:
                 optimizer.state.clear()
 

@@ -23,6 +23,7 @@ class Plan:
         skipped: a rotation that would fall on the last step, where nothing learns from it any more.
         waits_for_dev: whether dev scores decide if a rotation takes place.
         fills: the rotation that fills an empty slot, which nothing can refuse.
+        anew: the rotation after which student, optimizer and learning rate begin again, whatever later ones do.
         follows: from this step on the teacher is the student's moving average after every step.
     """
 
@@ -34,13 +35,24 @@ class Plan:
     skipped: frozenset[int]
     waits_for_dev: bool = False
     fills: int | None = None
+    anew: int | None = None
     follows: int | None = None
 
-    def cycle_end(self, start: int) -> int:
-        """The step before which the teacher installed after step `start` is sure to stay."""
+    def decay(self, step: int, installed: int, *, restarts: bool) -> tuple[int, int]:
+        """Between which steps the learning rate of the step after `step` decays.
+
+        Args:
+            step: optimizer steps done.
+            installed: the step the latest teacher was installed after.
+            restarts: whether each teacher's time has a decay of its own, as long as that teacher is sure to stay.
+        """
+        if self.anew is not None and step < self.anew:
+            return 0, self.anew
+        if not restarts:
+            return self.anew or 0, self.max_steps
         if self.waits_for_dev:
-            return self.max_steps
-        return min((step for step in self.rotate if step > start), default=self.max_steps)
+            return installed, self.max_steps
+        return installed, min((step for step in self.rotate if step > installed), default=self.max_steps)
 
 
 def multiples(every: int | None, max_steps: int) -> set[int]:
@@ -61,6 +73,7 @@ def make_plan(config: Config) -> Plan:
         evaluate_every=config.evaluation.every,
         checkpoint_every=config.trainer.checkpoint_every,
         fills=config.teacher.warmup_steps if config.teacher.source == "self" else None,
+        anew=config.distils and config.teacher.after_warmup == "reinit",
     )
 
 
@@ -71,6 +84,7 @@ def plan_schedule(
     evaluate_every: int | None = None,
     checkpoint_every: int | None = None,
     fills: int | None = None,
+    anew: bool = False,
 ) -> Plan:
     """The plan of a schedule.
 
@@ -80,6 +94,7 @@ def plan_schedule(
         evaluate_every: optimizer steps between dev scores; there is always one after the last step.
         checkpoint_every: optimizer steps between checkpoints; there is always one after the last step.
         fills: the step whose snapshot fills a slot that starts empty.
+        anew: the student begins again then.
 
     Raises:
         UserError: a schedule that contradicts itself, or never does what it says.
@@ -122,6 +137,7 @@ def plan_schedule(
         skipped=frozenset(due & {max_steps}),
         waits_for_dev=schedule.waits_for_dev,
         fills=fills,
+        anew=fills if anew and fills in rotate else None,
         follows=follows,
     )
 
@@ -206,6 +222,11 @@ def _check_teacher(config: Config) -> None:
         raise UserError("schedule rotates teachers but teacher=none: give teacher=self or teacher=FOLDER_OR_HUB_ID")
     if source == "self" and config.teacher.warmup_steps is None:
         raise UserError("teacher=self needs to know when SimCSE ends and teaching begins: add teacher.warmup_steps=N")
+    if source == "self" and config.teacher.after_warmup == "reinit" and config.schedule.trigger == "follow":
+        raise UserError(
+            "teacher.after_warmup=reinit begins the student again when a snapshot first teaches, and schedule=follow "
+            "has no snapshots: set teacher.after_warmup=continue"
+        )
     if config.schedule.aggregate == "sample" and config.objective.compares_embeddings:
         raise UserError(
             f"objective.kd={config.objective.kd} maps the student to each teacher's space, but "

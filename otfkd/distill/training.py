@@ -107,10 +107,8 @@ class TrainingModule(L.LightningModule, ABC):
 
     def learning_rate(self, step: int) -> float:
         """The rate of the optimizer step after `step`; with restarts, each teacher's time has a decay of its own."""
-        config = self.config
-        restarts = config.schedule.on_rotation.lr == "restart"
-        start = self.teacher.installed if restarts else 0
-        end = self.plan.cycle_end(start) if restarts else config.trainer.max_steps
+        config, restarts = self.config, self.config.schedule.on_rotation.lr == "restart"
+        start, end = self.plan.decay(step, self.teacher.installed, restarts=restarts)
         return config.optimizer.lr * decayed(config.optimizer.decay, step, start, end)
 
     def step_metrics(self) -> dict[str, float]:

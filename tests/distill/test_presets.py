@@ -106,6 +106,11 @@ class Case:
     rates: Sequence[float] = tuple((STEPS - done) / STEPS for done in range(STEPS))
 
 
+def after_a_warm_up(steps: int) -> list[float]:
+    """Down to 0 over the warm-up, and again over the rest."""
+    return [(end - done) / end for end in (steps, STEPS - steps) for done in range(end)]
+
+
 COSINE = [(1 + math.cos(math.pi * done / 4)) / 2 for done in range(4)]
 EVERY_2 = "schedule.every=2"
 EVERY_4 = "schedule.every=4"
@@ -123,15 +128,16 @@ CASES = {
         rotated=(4, 8),
         rates=[1, 0.75, 0.5, 0.25] * 3,
     ),
-    "otfkd": Case(student_of_every_fourth_step, (EVERY_4,), rotated=(4, 8)),
-    "otfkd_group_p": Case(student_of_every_fourth_step, (EVERY_4,), rotated=(4, 8)),
-    "otfkd_pool": Case(first_snapshot_and_the_last_two, (EVERY_2,), rotated=(2, 4, 6, 8, 10)),
-    "otfkd_average": Case(mean_of_the_last_three, (EVERY_2,), rotated=(2, 4, 6, 8, 10)),
+    "otfkd": Case(student_of_every_fourth_step, (EVERY_4,), rotated=(4, 8), rates=after_a_warm_up(4)),
+    "otfkd_group_p": Case(student_of_every_fourth_step, (EVERY_4,), rotated=(4, 8), rates=after_a_warm_up(4)),
+    "otfkd_pool": Case(first_snapshot_and_the_last_two, (EVERY_2,), rotated=(2, 4, 6, 8, 10), rates=after_a_warm_up(2)),
+    "otfkd_average": Case(mean_of_the_last_three, (EVERY_2,), rotated=(2, 4, 6, 8, 10), rates=after_a_warm_up(2)),
     "otfkd_gated": Case(
         those_no_worse_on_dev,
         (EVERY_2,),
         dev={2: 20, 4: 19, 6: 20, 8: 19.5, 10: 21, 12: 0},
         rotated=(2, 6, 10),
+        rates=after_a_warm_up(2),
     ),
     "mean_teacher": Case(moving_average, ("teacher.warmup_steps=4", "schedule.ema.decay=0.8")),
     "snapshot_distillation": Case(student_of_every_fourth_step, (EVERY_4,), rotated=(4, 8), rates=COSINE * 3),
@@ -204,6 +210,27 @@ def test_a_round_begins_again_from_the_base_encoder(
         assert same(recorder.student[step], base) == (step in (4, 8))
         assert recorder.forgets[step] == (step in (4, 8))
         assert not same(recorder.trained[step], base)
+
+
+@pytest.mark.parametrize("name", ["otfkd", "otfkd_group_p", "otfkd_pool", "otfkd_average", "otfkd_gated"])
+def test_the_student_begins_again_once_when_its_snapshot_first_teaches(
+    configure: Callable[..., Config], recorder: Recorder, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(otfkd.runs, "dev_score", lambda *_: 50.0)
+    train(configure(f"experiment={name}", f"trainer.max_steps={STEPS}", EVERY_4))
+    base = recorder.student[0]
+    for step in range(1, STEPS + 1):
+        assert same(recorder.student[step], base) == (step == 4)
+        assert recorder.forgets[step] == (step == 4)
+        assert not same(recorder.trained[step], base)
+
+
+def test_with_a_given_teacher_the_student_goes_on(
+    configure: Callable[..., Config], recorder: Recorder, external: list[str]
+) -> None:
+    train(configure("experiment=otfkd", f"teacher={external[0]}", "teacher.pooler=cls", EVERY_4))
+    assert not any(same(recorder.student[step], recorder.student[0]) for step in range(1, STEPS + 1))
+    assert not any(recorder.forgets[step] for step in range(1, STEPS + 1))
 
 
 @pytest.mark.slow  # the replays train every preset too

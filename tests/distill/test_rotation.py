@@ -79,8 +79,8 @@ def test_the_teacher_is_the_student_of_the_last_rotation_bit_for_bit_and_does_no
             assert teacher is None
         else:
             assert teacher is not None
-            assert same(teacher, recorder.student[rotated_at])
-            assert not same(recorder.student[step], recorder.student[step - 1])
+            assert same(teacher, recorder.trained[rotated_at])
+            assert not same(recorder.trained[step], recorder.trained[step - 1])
 
 
 def test_a_rotation_keeps_the_slots_addresses(configure: Callable[..., Config], recorder: Recorder) -> None:

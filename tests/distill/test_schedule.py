@@ -221,12 +221,30 @@ def test_a_plan_is_filled_by_the_student_itself_alone(configure: Callable[..., C
 # How long a teacher stays
 
 
-@pytest.mark.parametrize("start", range(13))
-def test_a_cycle_ends_where_the_next_rotation_is(start: int) -> None:
+@pytest.mark.parametrize("start", range(12))
+def test_with_restarts_the_rate_decays_until_the_next_rotation(start: int) -> None:
     plan = plan_schedule(make_schedule(every=5), STEPS, fills=3)
     later = [step for step in range(start + 1, STEPS + 1) if step in plan.rotate or step == STEPS]
-    if later:
-        assert plan.cycle_end(start) == later[0]
+    assert plan.decay(start, start, restarts=True) == (start, later[0])
+
+
+def test_without_restarts_the_rate_decays_over_the_run() -> None:
+    plan = plan_schedule(make_schedule(every=5), STEPS, fills=3)
+    assert plan.anew is None
+    assert {plan.decay(step, step, restarts=False) for step in range(STEPS)} == {(0, STEPS)}
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_student_that_begins_again_has_a_rate_that_does_too(restarts: bool) -> None:
+    plan = plan_schedule(make_schedule(every=5), STEPS, fills=3, anew=True)
+    assert plan.anew == 3
+    assert {plan.decay(step, 0, restarts=restarts) for step in range(3)} == {(0, 3)}
+    assert plan.decay(3, 3, restarts=restarts) == (3, 5 if restarts else STEPS)
+    assert plan.decay(7, 5, restarts=restarts) == ((5, 10) if restarts else (3, STEPS))
+
+
+def test_nothing_begins_again_where_the_first_teacher_was_given() -> None:
+    assert plan_schedule(make_schedule(every=5), STEPS, anew=True).anew is None
 
 
 @pytest.mark.parametrize(
@@ -236,7 +254,8 @@ def test_a_cycle_ends_where_the_next_rotation_is(start: int) -> None:
 def test_a_cycle_whose_end_dev_decides_is_planned_to_the_last_step(
     trigger: str, changes: dict[str, Any], start: int
 ) -> None:
-    assert plan_schedule(make_schedule(trigger, **changes), STEPS, evaluate_every=3).cycle_end(start) == STEPS
+    plan = plan_schedule(make_schedule(trigger, **changes), STEPS, evaluate_every=3)
+    assert plan.decay(start, start, restarts=True) == (start, STEPS)
 
 
 REFUSED = [
@@ -260,6 +279,12 @@ REFUSED = [
         "the teacher's student with itself as teacher",
         [*SELF, "teacher.warmup_steps=3", "student.init=teacher"],
         "student.init=teacher needs an initial teacher: give teacher=FOLDER_OR_HUB_ID",
+    ),
+    (
+        "a beginning again that no rotation brings",
+        [*SELF, "teacher.after_warmup=reinit", "schedule=follow", "teacher.warmup_steps=3"],
+        "teacher.after_warmup=reinit begins the student again when a snapshot first teaches, and schedule=follow "
+        "has no snapshots: set teacher.after_warmup=continue",
     ),
     (
         "the teacher's student with several teachers",
