@@ -202,10 +202,11 @@ class EvaluationConfig(Node):
 
 
 class LoggerConfig(Node):
-    name: Literal["none", "wandb"]
+    name: Literal["none", "wandb", "tensorboard", "csv"]
     every: PositiveInt
     project: str
     offline: bool
+    tags: list[str]
 
 
 class PathsConfig(Node):

@@ -33,6 +33,7 @@ def read_cost(folder: Path, config: Config, initial_members: int) -> Cost:
             for step, dev in scores
         ),
         rotations=tuple((row["step"], row.get("sha256")) for row in rotations if "generation" in row),
+        refused=sum(row["event"] == "refused" for row in rotations),
     )
 
 

@@ -36,6 +36,7 @@ class Cost(BaseModel):
         peak_bytes: of memory, the GPU's where there is one; None where the system does not tell.
         curve: the dev scores.
         rotations: (step, snapshot's sha256) of every generation of teachers; None for a moving average.
+        refused: rotations that were due and did not take place; None where they were not counted.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -45,6 +46,7 @@ class Cost(BaseModel):
     peak_bytes: int | None
     curve: tuple[Point, ...]
     rotations: tuple[tuple[int, str | None], ...]
+    refused: int | None = None
 
 
 class FineTuned(BaseModel):

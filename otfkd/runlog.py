@@ -5,9 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
-
-from otfkd.data.files import JsonLines
+from otfkd.data.files import JsonLines, read_json_lines
+from otfkd.loggers import Mirror, Point
 from otfkd.processes import first_only, rank
 
 SAME = 0.95  # rank correlation from which on a new teacher is said to be much like the student
@@ -19,7 +18,7 @@ class RunLog:
     Clock times have a file of their own, outside the promise that a resumed run writes the same bytes.
     """
 
-    def __init__(self, folder: Path, mirror: Logger | None = None):
+    def __init__(self, folder: Path, mirror: Mirror | None = None):
         self._metrics = JsonLines(folder / "metrics.jsonl")
         self._rotations = JsonLines(folder / "rotations.jsonl")
         self._timings = JsonLines(folder / "timings.jsonl")
@@ -34,14 +33,13 @@ class RunLog:
         if "dev" in values:
             self.timing("dev", step=step)
         if self._mirror is not None:
-            self._mirror.log_metrics(values, step)
+            self._mirror.log(step, values)
 
     @first_only
     def rotation(self, row: dict[str, Any]) -> None:
         self._rotations.append(row)
         if self._mirror is not None:
-            numbers = {f"rotation/{name}": value for name, value in row.items() if isinstance(value, int | float)}
-            self._mirror.log_metrics(numbers, row["step"])
+            self._mirror.log(*_rotation_point(row))
         logging.getLogger("otfkd").info("after step %d, %s", row["step"], _told(row))
 
     @first_only
@@ -55,8 +53,19 @@ class RunLog:
 
     @first_only
     def rewind(self, offsets: dict[str, int]) -> None:
+        """Cut the files back to where a checkpoint was saved; the logger begins with what is left."""
         self._metrics.truncate(offsets["metrics"])
         self._rotations.truncate(offsets["rotations"])
+        if self._mirror is not None:
+            metrics = [(row.pop("step"), row) for row in read_json_lines(self._metrics.path)]
+            rotations = map(_rotation_point, read_json_lines(self._rotations.path))
+            self._mirror.begin(sorted([*metrics, *rotations], key=lambda point: point[0]))
+
+
+def _rotation_point(row: dict[str, Any]) -> Point:
+    """The numbers of a rotation; none of one that was refused."""
+    numbers = {f"rotation/{name}": value for name, value in row.items() if isinstance(value, int | float)}
+    return row["step"], numbers if "generation" in row else {}
 
 
 def _told(row: dict[str, Any]) -> str:

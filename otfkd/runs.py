@@ -33,7 +33,7 @@ from otfkd.distill.training import TrainingModule
 from otfkd.errors import UserError
 from otfkd.finetune.module import FineTuning
 from otfkd.launch import cluster, join, launch, one_voice
-from otfkd.loggers import finishing, make_logger
+from otfkd.loggers import check_logger, final_scores, make_mirror
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.export import save_encoder
 from otfkd.models.registry import load_encoder
@@ -81,6 +81,7 @@ def train(config: Config) -> TrainResult:
 
 
 def _plan_and_train(config: Config) -> TrainResult:
+    check_logger(config.logger)
     run = shared(lambda: prepare(config))
     student, teachers = run.load_student(), run.load_teachers()
     mlm = run.load_mlm(student)
@@ -118,24 +119,28 @@ def _train(
     torch.manual_seed(derived_seed(config.seed, "head"))
     head = Head(student.width) if config.model.head and student.head is None else None
     module, data = _learning(run, student, head, teachers, mlm, done)
-    mirror = make_logger(run) if rank() == 0 else None
+    mirror = make_mirror(run, resumed=done > 0) if rank() == 0 else None
     run_log = RunLog(folder, mirror)
-    if not done:
-        run_log.rewind({"metrics": 0, "rotations": 0})
-    with stop_flag() as stopping, finishing(mirror):
-        rotation = TeacherRotation(
-            run.plan, config.schedule, cache, checkpoints, run_log,
-            evaluate=lambda encoder: shared(lambda: dev_score(encoder, run.suite, config.evaluation)),
-            diagnose=diagnose, stopping=lambda: anywhere(stopping()),
-        )  # fmt: skip
-        report = StepReport(rotation, run_log, config.logger.every, config.trainer.max_steps)
-        trainer = _trainer(config, [report, rotation])
+    with mirror or contextlib.nullcontext():
+        if not done:
+            run_log.rewind({"metrics": 0, "rotations": 0})
+        with stop_flag() as stopping:
+            rotation = TeacherRotation(
+                run.plan, config.schedule, cache, checkpoints, run_log,
+                evaluate=lambda encoder: shared(lambda: dev_score(encoder, run.suite, config.evaluation)),
+                diagnose=diagnose, stopping=lambda: anywhere(stopping()),
+            )  # fmt: skip
+            report = StepReport(rotation, run_log, config.logger.every, config.trainer.max_steps)
+            trainer = _trainer(config, [report, rotation])
+            with divergence_told(checkpoints, rotation):
+                trainer.fit(module, data, ckpt_path=checkpoints.last if done else None, weights_only=True)
+        if module.skipped:
+            log.warning("%d optimizer steps were left out", module.skipped)
         with divergence_told(checkpoints, rotation):
-            trainer.fit(module, data, ckpt_path=checkpoints.last if done else None, weights_only=True)
-    if module.skipped:
-        log.warning("%d optimizer steps were left out", module.skipped)
-    with divergence_told(checkpoints, rotation):
-        return shared(lambda: _test(run, student, checkpoints, rotation, module.skipped))
+            rows = shared(lambda: _test(run, student, checkpoints, rotation, module.skipped))
+        if mirror is not None:
+            mirror.log(config.trainer.max_steps, final_scores(rows))
+    return rows
 
 
 def _trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:

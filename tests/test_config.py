@@ -20,7 +20,8 @@ LEAVES = [key for key in keys(Config) if not any(other.startswith(f"{key}.") for
 # They say where or how to run, not what.
 MACHINE = {
     "seed", "dry_run", "fresh", "resume", "paths.data_root", "paths.runs", "paths.cache", "logger.name",
-    "logger.every", "logger.project", "logger.offline", "trainer.on_nonfinite", "trainer.threads", "trainer.devices",
+    "logger.every", "logger.project", "logger.offline", "logger.tags", "trainer.on_nonfinite", "trainer.threads",
+    "trainer.devices",
     "trainer.nodes", "data.path", "evaluation.path", "model.path", "teacher.path",
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from otfkd.loggers import Mirror
 from otfkd.runlog import RunLog
 
 ROTATED = {"event": "rotated", "step": 8, "generation": 2, "snapshot": "step-00000008"}
@@ -70,22 +71,47 @@ def test_lines_after_a_checkpoint_are_written_once_over(tmp_path: Path) -> None:
     assert set(offsets) == {"metrics", "rotations"}
 
 
-class Mirror:
+class Kept:
     """Stands in for a logger."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[dict[str, Any], int]] = []
 
-    def log_metrics(self, values: dict[str, Any], step: int) -> None:
-        self.seen.append((values, step))
+    def log_metrics(self, metrics: dict[str, Any], step: int) -> None:
+        self.seen.append((metrics, step))
+
+    def finalize(self, status: str) -> None: ...
 
 
 def test_a_logger_gets_the_metrics_and_a_rotations_numbers(tmp_path: Path) -> None:
-    mirror = Mirror()
-    log = RunLog(tmp_path, mirror)  # type: ignore[arg-type]
-    log.metrics(3, {"loss": 1.5})
-    log.rotation({**ROTATED, "dev": None})
-    assert mirror.seen == [({"loss": 1.5}, 3), ({"rotation/step": 8, "rotation/generation": 2}, 8)]
+    kept = Kept()
+    with Mirror("kept", lambda: kept) as mirror:
+        log = RunLog(tmp_path, mirror)
+        log.rewind({"metrics": 0, "rotations": 0})
+        log.metrics(3, {"loss": 1.5})
+        log.rotation({**ROTATED, "dev": None})
+        log.rotation({"event": "refused", "step": 9, "reason": "worse"})
+    assert kept.seen == [({"loss": 1.5}, 3), ({"rotation/step": 8, "rotation/generation": 2}, 8)]
+
+
+def test_a_logger_begins_with_what_a_checkpoint_left(tmp_path: Path) -> None:
+    before = RunLog(tmp_path)
+    before.metrics(7, {"loss": 2.5})
+    before.metrics(8, {"loss": 2.0})
+    before.metrics(8, {"dev": 50.0})
+    before.rotation(ROTATED)
+    offsets = before.offsets()
+    before.metrics(9, {"loss": 1.0})
+    kept = Kept()
+    with Mirror("kept", lambda: kept) as mirror:
+        log = RunLog(tmp_path, mirror)
+        log.rewind(offsets)
+        log.metrics(9, {"loss": 1.5})
+    assert kept.seen == [
+        ({"loss": 2.5}, 7),
+        ({"loss": 2.0, "dev": 50.0, "rotation/step": 8, "rotation/generation": 2}, 8),
+        ({"loss": 1.5}, 9),
+    ]
 
 
 def test_a_value_that_is_no_number_never_reaches_a_file(tmp_path: Path) -> None:

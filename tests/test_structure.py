@@ -26,6 +26,7 @@ LAYERS = (
         "cost",
         "runlog",
         "loggers",
+        "wandb_run",
         "runfolder",
         "signals",
         "prepare",

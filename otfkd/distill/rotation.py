@@ -138,13 +138,13 @@ class TeacherRotation(L.Callback):
 
     def _rotate(self, trainer: L.Trainer, module: L.LightningModule, batch: Any) -> None:
         student, slot = _student(module), _slot(module)
-        before = self.diagnose(module, batch)
         dev = self.dev.latest if self.step in self.plan.evaluate else None
         chosen = self.candidates.choose(student, self.step, dev)
         refusal = self._refusal(chosen)
         if chosen is None or refusal is not None:
             self.run_log.rotation({"event": "refused", "step": self.step, "reason": refusal})
             return
+        before = self.diagnose(module, batch)
         self.pool.add(slot, student, chosen, self.cache)
         self._installed(slot)
         self.generation += 1

@@ -1,11 +1,11 @@
 """What a table shows of a run: the scores of one seed, by column."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from otfkd.errors import UserError
 from otfkd.evaluation.transfer import PROTOCOLS
-from otfkd.results import Row
+from otfkd.results import Cost, Row
 
 AVERAGE = "average"
 COSTS = ("minutes", "minutes with teacher", "k forwards", "k forwards with teacher", "GiB", "minutes to teacher's dev")
@@ -29,38 +29,44 @@ def score_columns(row: Row, kind: Literal["sts", "transfer"]) -> dict[str, float
     return {**tasks, AVERAGE: row.average} if len(tasks) > 1 else tasks
 
 
-def total_forwards(row: Row, teacher: Row | None) -> int:
-    """Encoder passes of a run and of the one that trained its initial teacher.
+def known_cost(row: Row) -> Cost:
+    """What a run cost.
+
+    Raises:
+        UserError: its row does not say.
+    """
+    if row.cost is None:
+        raise UserError(f"a row of {row.name} does not say what its training cost: train it again")
+    return row.cost
+
+
+def total_forwards(row: Row, earlier: Sequence[Row]) -> int:
+    """Encoder passes of a run and of those it started from.
 
     Raises:
         UserError: a row that does not say what it cost.
     """
-    if row.cost is None or (teacher is not None and teacher.cost is None):
-        raise UserError(f"a row of {row.name} does not say what its training cost: train it again")
-    return row.cost.forwards + (0 if teacher is None or teacher.cost is None else teacher.cost.forwards)
+    return sum(known_cost(one).forwards for one in (row, *earlier))
 
 
-def cost_columns(row: Row, teacher: Row | None, target: float | None) -> Mapping[str, float | None]:
-    """What a run cost, its initial teacher's training counted too.
+def cost_columns(row: Row, earlier: Sequence[Row], target: float | None) -> Mapping[str, float | None]:
+    """What a run cost, the training of what it started from counted too.
 
     Args:
         row: of the run.
-        teacher: of the run that trained its initial teacher; None where it has none.
+        earlier: of the runs that trained its initial teacher and its student, and what these started from.
         target: the dev score to reach, the initial teacher's; None where nothing is to be reached.
 
     Raises:
         UserError: a row that does not say what it cost.
     """
-    forwards = total_forwards(row, teacher)
-    own = row.cost
-    assert own is not None
-    earlier = 0.0 if teacher is None or teacher.cost is None else teacher.cost.seconds
+    own, before = known_cost(row), sum(known_cost(one).seconds for one in earlier)
     reached = [point.seconds for point in own.curve if target is not None and point.dev >= target]
     return {
         COSTS[0]: own.seconds / 60,
-        COSTS[1]: (own.seconds + earlier) / 60,
+        COSTS[1]: (own.seconds + before) / 60,
         COSTS[2]: own.forwards / 1000,
-        COSTS[3]: forwards / 1000,
+        COSTS[3]: total_forwards(row, earlier) / 1000,
         COSTS[4]: None if own.peak_bytes is None else own.peak_bytes / 2**30,
-        COSTS[5]: (min(reached) + earlier) / 60 if reached else None,
+        COSTS[5]: (min(reached) + before) / 60 if reached else None,
     }

@@ -113,6 +113,16 @@ class TableSpec(Spec):
         """The rows at a profile, sweeps expanded."""
         return tuple(row for spec in self.rows for row in spec.expanded(profile))
 
+    def lineage(self, row: RowSpec, profile: str) -> tuple[str, ...]:
+        """The rows whose runs a row's runs started from, and what these started from, each once."""
+        rows, found, names = {one.name: one for one in self.at(profile)}, [], list(row.starts.values())
+        while names:
+            name = names.pop(0)
+            if name not in found:
+                found.append(name)
+                names += rows[name].starts.values()
+        return tuple(found)
+
 
 def table_names() -> list[str]:
     """Every defined table."""

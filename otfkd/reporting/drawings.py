@@ -144,11 +144,12 @@ def _run(one: Published) -> Run:
 def _compute(part: _Part) -> Captioned:
     points = []
     for row in part.rows:
-        runs = part.runs[row.name]
-        teachers = {one.result.seed: one.result for one in part.runs.get(row.teacher or "", ())}
+        runs, lineage = part.runs[row.name], part.spec.lineage(row, part.profile)
+        earlier = [one.result for name in lineage for one in part.runs.get(name, ())]
+        started = {one.result.seed: [row for row in earlier if row.seed == one.result.seed] for one in runs}
         known = [one for one in runs if one.result.cost is not None]
-        if known and (row.teacher is None or all(one.result.seed in teachers for one in runs)):
-            compute = fmean(total_forwards(one.result, teachers.get(one.result.seed)) for one in known)
+        if known and all(len(rows) == len(lineage) for rows in started.values()):
+            compute = fmean(total_forwards(one.result, started[one.result.seed]) for one in known)
             points.append(Point(row.label, compute, part.scores(row)))
     if not points:
         yield "The score against compute is not drawn: no trained row is finished.", None

@@ -70,20 +70,19 @@ def _values(spec: TableSpec, profile: str, part: Measured, name: str) -> dict[in
     """A table row's columns by seed."""
     if spec.kind != "cost":
         return {row.seed: score_columns(row, spec.kind) for row in part[name]}
-    teacher = next(row.teacher for row in spec.at(profile) if row.name == name)
-    taught = {row.seed: row for row in part.get(teacher or "", ())}
-    first = {row.seed: row for row in part.get(spec.baseline or "", ())}
+    own = next(row for row in spec.at(profile) if row.name == name)
     found: dict[int | None, ByColumn] = {}
     for row in part[name]:
-        before = taught.get(row.seed)
-        if teacher is not None and before is None:
+        of_seed = {other: one for other, rows in part.items() for one in rows if one.seed == row.seed}
+        lineage = spec.lineage(own, profile)
+        if lacking := [other for other in lineage if other not in of_seed]:
             raise UserError(
-                f"row {name} of '{spec.title}' lacks the run of {teacher} with seed {row.seed}, whose cost is part of "
-                "its own: make the table again"
+                f"row {name} of '{spec.title}' lacks the run of {lacking[0]} with seed {row.seed}, whose cost is part "
+                "of its own: make the table again"
             )
-        target = before or first.get(row.seed)
+        target = of_seed.get(own.teacher or spec.baseline or "")
         reach = None if target is None or target.cost is None else max(point.dev for point in target.cost.curve)
-        found[row.seed] = cost_columns(row, before, reach)
+        found[row.seed] = cost_columns(row, [of_seed[other] for other in lineage], reach)
     return found
 
 
@@ -163,6 +162,8 @@ def _notes(spec: TableSpec, profile: str, rows: Sequence[Row], parts: Sequence[P
             "teacher' adds the training of the initial teacher, as does the time to reach its dev score; a row without "
             "an initial teacher has the baseline's to reach. A dash: not every seed reached it."
         )
+        if any(row.student for row in spec.at(profile)):
+            notes.append("A model that is trained further counts like an initial teacher, and so does its own teacher.")
     notes += _trained_on(rows)
     quoted = dict.fromkeys(f"{one.label}: {one.source}" for part in parts for one in part.quoted)
     if quoted:

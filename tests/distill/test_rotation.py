@@ -225,13 +225,23 @@ def test_a_given_teacher_stays_until_the_first_rotation(
     assert_taught(recorder, {0: [first], **{step: [recorder.trained[step]] for step in due}})
 
 
-def test_refused_rotations_do_not_count_towards_the_most(
-    configure: Callable[..., Config], recorder: Recorder, dev_says: Script
+def test_refused_rotations_are_counted_but_not_towards_the_most_and_diagnose_nothing(
+    configure: Callable[..., Config], recorder: Recorder, dev_says: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asked: list[Any] = []
+
+    def diagnose(*given: Any) -> dict[str, float | None]:
+        asked.append(given)
+        return {}
+
+    monkeypatch.setattr(otfkd.runs, "diagnose", diagnose)
     dev_says({2: 20, 4: 18.5, 6: 19, 8: 30, 10: 40, 12: 50, 3: 0, 9: 0})
     limits = ["schedule.gate=1.0", "schedule.max_rotations=2"]
-    folder = train(configure("experiment=otfkd", "schedule.every=2", *limits)).folder
+    result = train(configure("experiment=otfkd", "schedule.every=2", *limits))
+    folder = result.folder
     assert steps(folder) == [2, 6]
+    assert {row.cost.refused for row in result.rows if row.cost is not None} == {1}
+    assert len(asked) == 4  # before and after each of the two
     assert [(row["step"], row["reason"]) for row in rotations(folder, "refused")] == [
         (4, "dev 18.50 is more than 1 below the teacher's 20.00")
     ]

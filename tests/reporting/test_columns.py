@@ -45,21 +45,22 @@ def test_rows_of_other_tasks_are_refused() -> None:
 def test_costs_in_their_units() -> None:
     row = make_row(cost=make_cost(90, 1500, [(1, 70.0, 30.0), (2, 71.0, 60.0), (3, 72.0, 90.0)], peak_bytes=2**31))
     teacher = make_row(cost=make_cost(30, 500))
-    assert list(cost_columns(row, teacher, 71.0).values()) == [1.5, 2.0, 1.5, 2.0, 2.0, 1.5]
-    assert cost_columns(row, None, 71.0).keys() == {*COSTS}
-    assert list(cost_columns(row, None, 71.0).values()) == [1.5, 1.5, 1.5, 1.5, 2.0, 1.0]
+    assert list(cost_columns(row, [teacher], 71.0).values()) == [1.5, 2.0, 1.5, 2.0, 2.0, 1.5]
+    assert list(cost_columns(row, [teacher, teacher], 71.0).values()) == [1.5, 2.5, 1.5, 2.5, 2.0, 2.0]
+    assert cost_columns(row, [], 71.0).keys() == {*COSTS}
+    assert list(cost_columns(row, [], 71.0).values()) == [1.5, 1.5, 1.5, 1.5, 2.0, 1.0]
 
 
 def test_the_target_is_reached_when_it_is_first_matched() -> None:
     row = make_row(cost=make_cost(90, 1, [(1, 71.0, 30.0), (2, 60.0, 60.0), (3, 71.0, 90.0)]))
-    assert cost_columns(row, None, 71.0)[COSTS[5]] == 0.5
-    assert cost_columns(row, None, 71.01)[COSTS[5]] is None
-    assert cost_columns(row, None, None)[COSTS[5]] is None
+    assert cost_columns(row, [], 71.0)[COSTS[5]] == 0.5
+    assert cost_columns(row, [], 71.01)[COSTS[5]] is None
+    assert cost_columns(row, [], None)[COSTS[5]] is None
 
 
 def test_a_run_without_a_cost_has_no_forwards() -> None:
     costly, unknown = make_row(cost=make_cost(1, 7)), make_row()
-    assert (total_forwards(costly, None), total_forwards(costly, costly)) == (7, 14)
-    for row, teacher in ((unknown, None), (costly, unknown)):
+    assert (total_forwards(costly, []), total_forwards(costly, [costly])) == (7, 14)
+    for row, earlier in ((unknown, []), (costly, [unknown])):
         with pytest.raises(UserError, match="does not say what its training cost"):
-            total_forwards(row, teacher)
+            total_forwards(row, earlier)

@@ -277,6 +277,18 @@ def test_compute_counts_the_teachers_too(drawn: Mapping[str, list[Any]]) -> None
     }  # fmt: skip
 
 
+def test_compute_counts_what_a_fine_tuned_model_was_made_of(drawn: Mapping[str, list[Any]]) -> None:
+    tuned = {"name": "tuned", "label": "Fine-tuned", "experiment": "finetune_stsb", "student": "otfkd"}
+    spec = make_spec(rows=[*ROWS, tuned], figures=["compute"])
+    rows = {"simcse": costly(rows_of(1.0), 100), "otfkd": costly(rows_of(2.0), 120), "tuned": costly(rows_of(3.0), 30)}
+    captions(spec, [one for name, made in rows.items() for one in published(name, made)])
+    points, _, _ = drawn["against_compute"][0]
+    assert {point.label: point.x for point in points} == {"SimCSE": 100, "On the fly": 220, "Fine-tuned": 250}
+    captions(spec, [one for name in ("simcse", "tuned") for one in published(name, rows[name])])
+    points, _, _ = drawn["against_compute"][1]
+    assert [point.label for point in points] == ["SimCSE"]  # what the other was made of is not known
+
+
 def test_curves_are_of_the_rows_with_their_rotations(drawn: Mapping[str, list[Any]]) -> None:
     captions(SPEC, some_rows())
     ((methods,),) = drawn["curves"]

@@ -259,6 +259,22 @@ def test_a_row_without_a_teacher_has_the_baselines_dev_to_reach() -> None:
     assert made["Alone"] == ["1.00", "1.00", "0.50", "0.50", "1.00", "0.50"]
 
 
+def test_a_fine_tuned_row_counts_its_model_and_that_models_teacher_once() -> None:
+    tuned = {"name": "tuned", "label": "Fine-tuned", "experiment": "finetune_stsb", "student": "otfkd"}
+    measured = {
+        "simcse": costs((60.0, 480, CURVE)),
+        "otfkd": costs((120.0, 560, CURVE)),
+        "tuned": costs((30.0, 90, CURVE)),
+    }
+    made = table(measured, kind="cost", baseline="simcse", rows=[*ROWS[1:], tuned])
+    assert shown(made)["Fine-tuned"][:4] == ["0.50", "3.50", "0.09", "1.13"]
+    assert shown(made)["On the fly"][:4] == ["2.00", "3.00", "0.56", "1.04"]
+    assert any("A model that is trained further counts like an initial teacher" in note for note in made.notes)
+    del measured["simcse"]
+    with pytest.raises(UserError, match="row otfkd of 'Title' lacks the run of simcse with seed 0"):
+        table(measured, kind="cost", baseline="simcse", rows=[*ROWS[1:], tuned])
+
+
 def test_memory_that_nobody_measured_is_a_dash() -> None:
     assert cost_table(simcse=costs((60.0, 480, CURVE), peak=None))["SimCSE"][4] == "—"
 
