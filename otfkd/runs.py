@@ -134,6 +134,8 @@ def _train(
             trainer = _trainer(config, [report, rotation])
             with divergence_told(checkpoints, rotation):
                 trainer.fit(module, data, ckpt_path=checkpoints.last if done else None, weights_only=True)
+        if rotation.step < run.plan.max_steps:  # Lightning takes any StopIteration for the end of the data
+            raise RuntimeError(f"training ended by itself after step {rotation.step} of {run.plan.max_steps}")
         if module.skipped:
             log.warning("%d optimizer steps were left out", module.skipped)
         with divergence_told(checkpoints, rotation):

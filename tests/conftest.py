@@ -1,8 +1,10 @@
 """Shared fixtures: a tiny BERT made on the spot, so that the fast suite needs no files, no network and little time."""
 
+import logging
 import os
 import random
 import string
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,12 +13,14 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+import otfkd.__main__
 import otfkd.prepare
 from otfkd.composition import load_config
 from otfkd.config import Config
 from otfkd.data.sts import DevTask, Subset, Suite, TestTask
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import load_encoder
+from tests.cli.commands import Command, Outcome
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
@@ -139,3 +143,25 @@ def real_data() -> Path:
     if not root:
         pytest.skip("OTFKD_DATA is not set")
     return Path(root)
+
+
+@pytest.fixture
+def otfkd_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run `otfkd ARGUMENTS` in this process."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+    log = logging.getLogger("otfkd")
+    level, propagate = log.level, log.propagate
+
+    def run(*arguments: object) -> Outcome:
+        before, log.handlers = log.handlers, []  # the terminal's handler belongs to one command
+        monkeypatch.setattr(sys, "argv", ["otfkd", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            with pytest.raises(SystemExit) as stopped:
+                otfkd.__main__.main()
+        finally:
+            log.handlers, log.propagate = before, propagate
+            log.setLevel(level)
+        return Outcome(stopped.value.code, *capfd.readouterr())
+
+    return run

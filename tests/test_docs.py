@@ -45,3 +45,14 @@ def test_the_example_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: py
     assert names["rotation"].generation == 3
     rows = [json.loads(line)["step"] for line in Path("run/rotations.jsonl").read_text().splitlines()]
     assert rows == [25, 50, 75]
+
+
+def test_every_field_report_is_held_by_tests_that_exist() -> None:
+    table = (DOCS / "field-reports.md").read_text().splitlines()
+    rows = [line.split("|")[1:-1] for line in table if re.match(r"\| B\d\d ", line)]
+    assert [name.strip() for name, *_ in rows] == [f"B{number:02}" for number in range(1, 29)]
+    for name, *_, held in rows:
+        tests = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", held)
+        assert tests and held.count("`") == 2 * len(tests), name
+        for file, test in tests:
+            assert f"\ndef {test}(" in (DOCS.parent / file).read_text(), f"{name} names {file}::{test}"

@@ -270,6 +270,16 @@ def test_a_failed_run_goes_on_when_asked_again(
     assert train(configure(*SHORT)).status == "finished"
 
 
+def test_a_run_that_ends_early_is_not_finished(
+    configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([1.0])  # Lightning takes what comes after the last one for the end of the data
+    monkeypatch.setattr(otfkd.runs, "dev_score", lambda *_: next(scores))
+    with pytest.raises(RuntimeError, match="ended by itself after step 6 of 12"):
+        train(configure())
+    assert not prepare(configure()).finished
+
+
 def test_a_run_leaves_no_log_handler_behind(configure: Callable[..., Config]) -> None:
     before = list(logging.getLogger("otfkd").handlers)
     train(configure(*SHORT))

@@ -1,10 +1,13 @@
 """What all commands share: Hydra around a task, errors as one sentence, exit codes."""
 
+import contextlib
 import functools
 import os
+import shutil
 import sys
+import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +44,18 @@ def _hydra(task: Callable[[DictConfig], Any], config_name: str, schema: type[Roo
         except Exception as error:  # raised below: Hydra would put a line of its own before our sentence
             failures.append(error)
 
-    run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
-    run(task if parsed.multirun else alone)()
+    with _frozen(conf_dir()) if parsed.multirun else contextlib.nullcontext(conf_dir()) as groups:
+        run = hydra.main(version_base="1.3", config_path=str(groups), config_name=config_name)
+        run(task if parsed.multirun else alone)()
     if failures:
         raise failures[0]
+
+
+@contextlib.contextmanager
+def _frozen(folder: Path) -> Iterator[Path]:
+    """A copy of the config groups: Hydra reads them anew for each job of a sweep, and edits must not reach it."""
+    with tempfile.TemporaryDirectory() as copy:
+        yield Path(shutil.copytree(folder, copy, dirs_exist_ok=True))
 
 
 def exit_with(action: Callable[[], Any]) -> None:

@@ -18,6 +18,7 @@ from otfkd.errors import Interrupted, UserError
 from otfkd.finetune.module import FineTuning
 from otfkd.processes import rank
 from otfkd.runs import train
+from otfkd.scoring import dev_score
 from tests.conftest import make_model
 from tests.distill.recording import Recorder, same
 from tests.test_processes import TWO, in_processes
@@ -185,7 +186,7 @@ def test_all_processes_leave_out_what_is_not_finite_in_one(configure: Callable[.
         return loss * math.nan if (number, rank()) == (3, 1) else loss
 
     def part() -> Any:
-        Distillation.training_step = spoilt  # type: ignore[method-assign]
+        Distillation.training_step = spoilt  # type: ignore[method-assign, assignment]
         return train(configure("trainer.accumulate=2", "trainer.max_steps=4", SKIP, TWO))
 
     first, second = in_processes(2, tmp_path / "answers", part)
@@ -194,7 +195,7 @@ def test_all_processes_leave_out_what_is_not_finite_in_one(configure: Callable[.
     assert [row["skipped"] for row in metrics(first.folder)] == [0, 1, 1, 1]
 
     def stopped() -> Any:
-        Distillation.training_step = spoilt  # type: ignore[method-assign]
+        Distillation.training_step = spoilt  # type: ignore[method-assign, assignment]
         return train(configure("trainer.accumulate=2", "trainer.max_steps=4", TWO, f"paths.runs={tmp_path / 'stop'}"))
 
     for error in in_processes(2, tmp_path / "answers", stopped):
@@ -205,12 +206,10 @@ def test_all_processes_leave_out_what_is_not_finite_in_one(configure: Callable[.
 def test_weights_that_break_in_their_last_update_are_told_at_the_evaluation(
     configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = otfkd.runs.dev_score
-
     def broken(encoder: Any, *given: Any) -> float:
         with torch.no_grad():
             next(encoder.parameters()).fill_(math.nan)
-        return original(encoder, *given)
+        return dev_score(encoder, *given)
 
     monkeypatch.setattr(otfkd.runs, "dev_score", broken)
     with pytest.raises(UserError, match="diverged after step 3: the model's embeddings are not finite; no checkpoint"):
