@@ -39,7 +39,7 @@ class Pool:
     def add(self, slot: TeacherSlot, student: nn.Module, snapshot: Snapshot, cache: SnapshotCache) -> None:
         """Give a snapshot its place in the slot."""
         place, count = self.next_place()
-        slot.put(place, student, cache.load(snapshot))
+        slot.put(place, student, cache.weights(snapshot))
         slot.keep(count)
         self.places = [*self.places[:place], snapshot, *self.places[place + 1 :]][:count]
         slot.weights = self.shares()

@@ -78,6 +78,7 @@ class TeacherRotation(L.Callback):
         self.candidates = Candidates(schedule, cache, evaluate, plan.max_steps)
         self.checkpointed: set[str] = set()
         self.origin: dict[str, Tensor] = {}
+        self.untold: tuple[Snapshot, dict[str, Any]] | None = None  # a rotation whose file is still being written
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         # Before a checkpoint is read: a student that begins again begins here.
@@ -105,11 +106,14 @@ class TeacherRotation(L.Callback):
         if trainer.global_step == self.step:
             return  # a micro-batch in between two optimizer steps
         self.step = trainer.global_step
+        self._tell()
         student, evaluated = _student(module), self.step in self.plan.evaluate
         if self.candidates.shadow is not None:
             self.candidates.shadow.update(student, self.step)
         if evaluated:
             self._evaluate(student)
+        if self.step in self.plan.cache | self.plan.rotate:
+            self._settle()
         if self.step in self.plan.cache:
             self.candidates.take(student, self.step, self.dev.latest if evaluated else None)
         if self._due:
@@ -150,13 +154,25 @@ class TeacherRotation(L.Callback):
         self.generation += 1
         self.candidates.rotated()
         self.dev.rotated()
-        self.run_log.rotation({
+        self.untold = chosen, {
             "event": "rotated", "step": self.step, "generation": self.generation, "snapshot": chosen.id,
             "snapshot_step": chosen.step, "sha256": chosen.sha256, "dev": chosen.dev,
             "lr": trainer.optimizers[0].param_groups[0]["lr"], "members": len(slot.members),
             **_paired(before, self.diagnose(module, batch)),
-        })  # fmt: skip
+        }  # fmt: skip
+        self._tell()
         self._begin_again(trainer, module)
+
+    def _settle(self) -> None:
+        """Have the last snapshot's file whole and its rotation told."""
+        self.cache.join()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.untold is not None and self.untold[0].sha256:
+            snapshot, row = self.untold
+            self.untold = None
+            self.run_log.rotation({**row, "sha256": snapshot.sha256})
 
     def _refusal(self, chosen: Snapshot | None) -> str | None:
         if chosen is None:
@@ -209,6 +225,12 @@ class TeacherRotation(L.Callback):
     def _named(self) -> set[str]:
         return self.pool.names | self.candidates.names
 
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._settle()
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        self.cache.let_finish()  # before somebody else may begin in its folder
+
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["otfkd"] = self.checkpoints.stamp
 
@@ -216,6 +238,7 @@ class TeacherRotation(L.Callback):
         self.checkpoints.check(checkpoint)
 
     def state_dict(self) -> dict[str, Any]:
+        self._settle()  # a checkpoint names whole files only
         return {
             "step": self.step,
             "generation": self.generation,

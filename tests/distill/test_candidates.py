@@ -225,6 +225,7 @@ def test_resumed_candidates_choose_as_before(make: Callable[..., Candidates], so
         first.take(student.at(step), step, -float(step))
         if first.shadow is not None:
             first.shadow.update(student, step)
+    first.cache.join()
     second.load_state_dict(first.state_dict())
     assert second.names == first.names
     assert second.choose(student, 3, -3.0) == first.choose(student, 3, -3.0)

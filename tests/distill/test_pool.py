@@ -121,6 +121,7 @@ def test_a_restored_pool_teaches_as_before_and_goes_on(
     cache = SnapshotCache(tmp_path)
     pool, slot = begun(retain, aggregate, initial)
     snapshots = [cache.save(One(at).state_dict(), at + 1, dev) for at, dev in enumerate(DEVS)]
+    cache.join()
     for snapshot in snapshots[:cut]:
         pool.add(slot, One(0), snapshot, cache)
     again, other = TeacherSlot(), Pool(pool.schedule)

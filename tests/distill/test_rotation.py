@@ -1,7 +1,10 @@
 """The callback's promises, on real training runs of the tiny BERT."""
 
+import errno
+import itertools
 import json
 import math
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,19 +12,24 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
 import otfkd.runs
 from otfkd.config import Config
+from otfkd.distill import snapshots
+from otfkd.distill.checkpoints import WholeFiles
 from otfkd.distill.module import Distillation
 from otfkd.distill.objective import Student, Terms, objective
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.errors import UserError
 from otfkd.models.registry import load_encoder
+from otfkd.provenance import sha256_file
 from otfkd.runs import train
 from tests.conftest import make_model
 from tests.distill.recording import Recorder, Weights, same
+from tests.test_resume import final
 
 Script = Callable[[dict[int, float]], None]
 
@@ -181,6 +189,72 @@ def test_each_step_sees_the_planned_lines_once(configure: Callable[..., Config],
     train(configure("experiment=simcse", "trainer.accumulate=2", "trainer.max_steps=7"))
     assert len(recorder.lines) == 14
     assert len({line for lines in recorder.lines for line in lines}) == 56  # of 60: not yet a second pass
+
+
+# Files beside the training
+
+BESIDE = ("experiment=otfkd", "schedule.every=4", "trainer.checkpoint_every=7")
+
+
+@pytest.mark.parametrize("waits", [7, 8], ids=["a checkpoint that names it", "the next snapshot"])
+def test_no_step_waits_for_a_snapshots_file_but_one_does(
+    configure: Callable[..., Config], recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: int
+) -> None:
+    run = (*BESIDE, f"trainer.checkpoint_every={7 if waits == 7 else 'null'}")
+    straight = train(configure(*run, f"paths.runs={tmp_path / 'straight'}")).folder
+    go, write, record, save = (
+        threading.Event(), save_file, Recorder.on_train_batch_end, WholeFiles.save_checkpoint,
+    )  # fmt: skip
+    untold: list[int] = []
+    named: list[bool] = []
+
+    def held(tensors: Weights, path: Path) -> None:
+        assert go.wait(30)
+        write(tensors, path)
+
+    def each_step(recorder: Recorder, trainer: L.Trainer, *given: Any) -> None:
+        record(recorder, trainer, *given)
+        if 4 <= trainer.global_step < waits and not go.is_set():
+            (lines,) = (tmp_path / "runs").rglob("rotations.jsonl")
+            untold.append(lines.stat().st_size)
+        if trainer.global_step == waits - 1:
+            threading.Timer(0.2, go.set).start()
+
+    def checked(files: WholeFiles, checkpoint: dict[str, Any], path: Path, **_: Any) -> None:
+        (teacher,) = checkpoint["callbacks"]["TeacherRotation"]["pool"]["places"]
+        named.append(sha256_file(path.parents[1] / "snapshots" / f"{teacher['id']}.safetensors") == teacher["sha256"])
+        save(files, checkpoint, path)
+
+    monkeypatch.setattr(snapshots, "save_file", held)
+    monkeypatch.setattr(Recorder, "on_train_batch_end", each_step)
+    monkeypatch.setattr(WholeFiles, "save_checkpoint", checked)
+    folder = train(configure(*run)).folder
+    teacher = recorder.teacher(5)
+    assert teacher is not None
+    assert same(teacher, recorder.student[4])
+    assert untold == [0] * (waits - 4)
+    assert named == [True] * (2 if waits == 7 else 1)
+    assert final(folder) == final(straight)
+
+
+def test_a_snapshot_that_cannot_be_written_stops_the_run_and_the_same_command_goes_on(
+    configure: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = train(configure(*BESIDE, f"paths.runs={tmp_path / 'straight'}")).folder
+    original, written = save_file, itertools.count(1)
+
+    def full(tensors: Weights, path: Path) -> None:
+        original(tensors, path)
+        if next(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(snapshots, "save_file", full)
+        with pytest.raises(UserError, match=r"step-00000008.* could not be written \(.*No space left.*\): make room"):
+            train(configure(*BESIDE))
+    (checkpoint,) = (tmp_path / "runs").rglob("last.ckpt")
+    assert torch.load(checkpoint, weights_only=True)["global_step"] == 7
+    assert final(train(configure(*BESIDE)).folder) == final(straight)
 
 
 # Triggers
