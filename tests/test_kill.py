@@ -21,8 +21,10 @@ from otfkd.distill import checkpoints, snapshots
 from otfkd.distill.ema import Shadow
 from otfkd.distill.pool import Pool
 from otfkd.distill.rotation import TeacherRotation
+from otfkd.launch import _free_port
 from otfkd.results import read_rows
 from otfkd.runs import train
+from tests.test_processes import TWO, forked, in_processes
 from tests.test_resume import GIVEN, command, final, teachers, unclocked
 
 __all__ = ["command", "teachers"]  # fixtures
@@ -187,3 +189,49 @@ def test_killed_runs_end_with_the_same_bits(
         folder = runs / straight.folder.relative_to(tmp_path / "straight")
         assert final(folder) == expected, (moment, call)
         assert unclocked(read_rows(folder / "results.jsonl")) == unclocked(straight.rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_two_processes_of_which_one_is_killed_end_with_the_same_bits(
+    configure: Callable[..., Config], command: Callable[..., tuple[str, ...]], tmp_path: Path, victim: int
+) -> None:
+    run = command("trainer.checkpoint_every=4", "trainer.max_steps=14", "schedule.every=3", TWO)
+
+    def together(folder: Path, action: Callable[[Config], Any] = train) -> list[Any]:
+        return in_processes(2, folder, lambda: action(configure(*run, *within(folder))))
+
+    def counting(config: Config) -> list[int]:
+        counts = count_calls(pytest.MonkeyPatch())
+        train(config)
+        return counts
+
+    counts = together(tmp_path / "straight", counting)[victim]
+    (straight,) = (tmp_path / "straight").glob("*/*/s0")
+    expected, rng = final(straight), random.Random(victim)
+    reached = [(moment, count) for moment, count in zip(MOMENTS, counts, strict=True) if count]
+    assert len(reached) >= (15 if victim == 0 else 3)  # most writing is the first's
+    for trial, (moment, count) in enumerate(reached):
+        folder = tmp_path / str(trial)
+        lose_one(
+            configure(*run, *within(folder)), folder, victim, functools.partial(arm, moment, rng.randint(1, count))
+        )
+        together(folder)
+        assert final(folder / straight.relative_to(tmp_path / "straight")) == expected, moment
+
+
+def lose_one(config: Config, folder: Path, victim: int, arm_it: Callable[[], None]) -> None:
+    """Train in two processes of which one dies; the other is ended then, as a launcher does it."""
+
+    def action() -> None:
+        if os.environ["RANK"] == str(victim):
+            arm_it()
+        train(config)
+
+    folder.mkdir()
+    port = _free_port()
+    children = [forked(place, 2, port, folder / str(place), action) for place in range(2)]
+    assert killed(children[victim])
+    other = children[1 - victim]
+    os.kill(other, signal.SIGKILL)  # not yet waited for, so the number is still its own
+    os.waitpid(other, 0)

@@ -42,12 +42,13 @@ def in_processes(number: int, folder: Path, action: Callable[[], Any]) -> list[A
     """What an action gives or raises in each of several processes that train together."""
     folder.mkdir(exist_ok=True)
     port = _free_port()
-    children = [_fork(place, number, port, folder / str(place), action) for place in range(number)]
+    children = [forked(place, number, port, folder / str(place), action) for place in range(number)]
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * number
     return [pickle.loads((folder / str(place)).read_bytes()) for place in range(number)]
 
 
-def _fork(place: int, number: int, port: int, answer: Path, action: Callable[[], Any]) -> int:
+def forked(place: int, number: int, port: int, answer: Path, action: Callable[[], Any]) -> int:
+    """One of several processes that train together; what the action gives or raises is pickled into a file."""
     if child := os.fork():
         return child
     code = 1
