@@ -129,8 +129,11 @@ def _init(logger: LoggerConfig, folder: Path, mode: Literal["online", "offline"]
 
 
 def _finish(run: Any, exit_code: int) -> None:
+    kept = Path(run.dir).parent
     try:
         run.finish(exit_code)
+    except TimeoutError:
+        raise TimeoutError(f"not all was sent in {_PATIENCE:g} s, `wandb sync {kept}` sends the rest") from None
     except Exception:
         _forget()
         raise

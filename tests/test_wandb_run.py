@@ -193,6 +193,16 @@ def test_on_the_server_a_run_goes_on_after_its_last_step(monkeypatch: pytest.Mon
     assert sent == [5, 6]
 
 
+def test_what_could_not_be_sent_in_time_can_be_sent_later() -> None:
+    def late(code: int) -> None:
+        raise TimeoutError("Timed out finishing run.")
+
+    run = WandbRun.__new__(WandbRun)
+    run._run = SimpleNamespace(dir="/runs/s0/wandb/run-7/files", finish=late)
+    with pytest.raises(TimeoutError, match=r"in 120 s, `wandb sync /runs/s0/wandb/run-7` sends the rest"):
+        run.finalize("success")
+
+
 def test_files_become_an_artifact(tmp_path: Path, configure: Configure) -> None:
     config = configure("logger=wandb").logger
     send_files(config, tmp_path, "tables-mini", {"main.md": "| a |", "report.html": "<p>"})

@@ -52,9 +52,10 @@ def _main(arguments: argparse.Namespace) -> None:
 
 def _make(specs: "dict[str, TableSpec]", jobs: "list[Job]", profile: str, experiments: Path) -> None:
     from otfkd.data.files import write_text
-    from otfkd.reporting.built import REPORT, built
+    from otfkd.reporting.built import REPORT, built, figures
     from otfkd.reporting.published import publish, read_published
     from otfkd.reproduce import run_jobs
+    from otfkd.wandb_run import send_files
 
     outcome = run_jobs(jobs)
     results, folder = experiments / "results" / f"{profile}.jsonl", experiments / "built" / profile
@@ -62,6 +63,10 @@ def _make(specs: "dict[str, TableSpec]", jobs: "list[Job]", profile: str, experi
     files = built(profile, read_published(results), specs)
     for file, text in files.items():
         write_text(folder / file, text)
+    mirrored = [job.config for job in jobs if job.config.logger.name == "wandb"]
+    if mirrored:
+        drawn = figures(profile, read_published(results), specs)
+        send_files(mirrored[0].logger, Path(mirrored[0].paths.runs), f"tables-{profile}", {**files, **drawn})
     for name in specs:
         sys.stdout.write(f"\n{files[f'{name}.md']}\nwritten to {folder}/{name}.md, .csv and .tex\n")
     sys.stdout.write(f"\nall of it, with figures: {folder}/{REPORT}\n")

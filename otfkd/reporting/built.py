@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from otfkd.reporting.definition import TableSpec, load_table
+from otfkd.reporting.drawings import drawings
 from otfkd.reporting.published import Published, read_published, tabulated
 from otfkd.reporting.report import report
 
@@ -31,6 +32,18 @@ def built(profile: str, published: Sequence[Published], known: Mapping[str, Tabl
     for name, spec in specs.items():
         files |= tabulated(name, spec, profile, published).files(name)
     return {**files, REPORT: report(specs, profile, published)}
+
+
+def figures(profile: str, published: Sequence[Published], specs: Mapping[str, TableSpec]) -> dict[str, str]:
+    """File names and texts of the figures that are in the report too."""
+    drawn = {
+        f"{name}-{number}.svg": drawing.svg
+        for name, spec in specs.items()
+        for number, drawing in enumerate(
+            drawings(name, spec, profile, [one for one in published if one.table == name]), 1
+        )
+    }
+    return {file: svg for file, svg in drawn.items() if svg is not None}
 
 
 def differing(experiments: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import otfkd.scoring
+from otfkd.config import LoggerConfig
 from otfkd.data.sts import Suite
 from otfkd.results import read_rows
 from tests.cli.commands import Command, Outcome, assert_refused
@@ -319,6 +320,25 @@ def test_reproduce_writes_the_tables_and_names_what_failed(reproduce: Command, t
     wrong = reproduce("--check")
     assert_refused(wrong, "tiny.csv", "other.tex", "old.md", "not what the published rows give")
     assert "tiny.md" not in wrong.err and "report.html" not in wrong.err
+
+
+def test_reproduce_keeps_tables_and_figures_as_an_artifact_where_wandb_is_chosen(
+    reproduce: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[LoggerConfig, Path, str, dict[str, str]]] = []
+    monkeypatch.setattr("otfkd.wandb_run.send_files", lambda *given: sent.append(given))
+    table = json.loads((tmp_path / "tables/other.yaml").read_text())
+    (tmp_path / "tables/drawn.yaml").write_text(json.dumps({**table, "figures": ["curves", "interval"]}))
+    assert reproduce("--tables", "drawn").code == 0
+    assert sent == []
+    assert reproduce("--tables", "drawn", "logger=wandb", "logger.project=lab").code == 0
+    ((config, folder, name, files),) = sent
+    assert (config.project, folder, name) == ("lab", tmp_path / "runs", "tables-mini")
+    built = {path.name: path.read_text() for path in (tmp_path / "experiments/built/mini").iterdir()}
+    # No row has an interval, so that figure is not there.
+    assert files.keys() - built.keys() == {"drawn-1.svg"}
+    assert built.items() <= files.items()
+    assert files["drawn-1.svg"].startswith("<svg") and files["drawn-1.svg"] in files["report.html"]
 
 
 def test_reproduce_shows_what_it_would_do(reproduce: Command, tmp_path: Path) -> None:
