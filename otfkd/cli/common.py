@@ -27,11 +27,19 @@ def _hydra(task: Callable[[DictConfig], Any], config_name: str, schema: type[Roo
     import hydra
     from hydra._internal.utils import get_args_parser
 
+    from otfkd.cli.sweep import check_launcher, run_sweep
+
     parsed = get_args_parser().parse_args()
     given = parsed.overrides
     flags = [argument for argument in sys.argv[1:] if argument not in given]
-    sys.argv[1:] = [*flags, *prepare_overrides(given, schema)]
+    overrides = prepare_overrides(given, schema)
+    check_launcher(overrides, multirun=parsed.multirun)
+    sys.argv[1:] = [*flags, *overrides]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print with a traceback
+    main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
+    if parsed.multirun:
+        run_sweep(lambda job: main(job)(), task, overrides)
+        return
     failures: list[Exception] = []
 
     @functools.wraps(task)
@@ -41,8 +49,7 @@ def _hydra(task: Callable[[DictConfig], Any], config_name: str, schema: type[Roo
         except Exception as error:  # raised below: Hydra would put a line of its own before our sentence
             failures.append(error)
 
-    run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
-    run(task if parsed.multirun else alone)()
+    main(alone)()
     if failures:
         raise failures[0]
 
