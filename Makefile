@@ -46,7 +46,8 @@ lock: .venv/.done  ## Renew .requirements.lock from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	echo "torch; python_version < '0'" > .venv/no-torch.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		--extra dev --extra mini --extra onnx --extra tensorboard --extra dashboard --override .venv/no-torch.txt --output-file .requirements.lock pyproject.toml
+		--extra dev --extra mini --extra onnx --extra tensorboard --extra dashboard --extra joblib --extra slurm \
+		--override .venv/no-torch.txt --output-file .requirements.lock pyproject.toml
 
 clean:  ## Remove the environment and caches, never runs
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache dist build *.egg-info

@@ -165,3 +165,14 @@ def otfkd_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[
         return Outcome(stopped.value.code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture
+def real(tiny_model: Path, corpus_file: Path, tmp_path: Path) -> list[str]:
+    """Overrides of a run of two steps on the embedded suite, for a process of its own, started in tmp_path."""
+    (tmp_path / "corpus.txt").write_text(corpus_file.read_text())
+    return [
+        f"model={tiny_model}", "model.pooler=cls", "data=text", "data.path=corpus.txt", "data.batch_size=4",
+        "data.max_length=16", "trainer.max_steps=2", "trainer.accelerator=cpu", "trainer.threads=1",
+        "evaluation.every=null", "optimizer.lr=1e-3", "paths.runs=runs",
+    ]  # fmt: skip

@@ -1,13 +1,10 @@
 """What all commands share: Hydra around a task, errors as one sentence, exit codes."""
 
-import contextlib
 import functools
 import os
-import shutil
 import sys
-import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +27,23 @@ def _hydra(task: Callable[[DictConfig], Any], config_name: str, schema: type[Roo
     import hydra
     from hydra._internal.utils import get_args_parser
 
+    from otfkd.cli.sweep import check_launcher, frozen, run_sweep
+
     parsed = get_args_parser().parse_args()
     given = parsed.overrides
     flags = [argument for argument in sys.argv[1:] if argument not in given]
-    sys.argv[1:] = [*flags, *prepare_overrides(given, schema)]
+    overrides = prepare_overrides(given, schema)
+    check_launcher(overrides, multirun=parsed.multirun)
+    sys.argv[1:] = [*flags, *overrides]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print with a traceback
+
+    def main(groups: Path) -> Any:
+        return hydra.main(version_base="1.3", config_path=str(groups), config_name=config_name)
+
+    if parsed.multirun:
+        with frozen(conf_dir(), overrides) as groups:
+            run_sweep(lambda job: main(groups)(job)(), task, overrides)
+        return
     failures: list[Exception] = []
 
     @functools.wraps(task)
@@ -44,18 +53,9 @@ def _hydra(task: Callable[[DictConfig], Any], config_name: str, schema: type[Roo
         except Exception as error:  # raised below: Hydra would put a line of its own before our sentence
             failures.append(error)
 
-    with _frozen(conf_dir()) if parsed.multirun else contextlib.nullcontext(conf_dir()) as groups:
-        run = hydra.main(version_base="1.3", config_path=str(groups), config_name=config_name)
-        run(task if parsed.multirun else alone)()
+    main(conf_dir())(alone)()
     if failures:
         raise failures[0]
-
-
-@contextlib.contextmanager
-def _frozen(folder: Path) -> Iterator[Path]:
-    """A copy of the config groups: Hydra reads them anew for each job of a sweep, and edits must not reach it."""
-    with tempfile.TemporaryDirectory() as copy:
-        yield Path(shutil.copytree(folder, copy, dirs_exist_ok=True))
 
 
 def exit_with(action: Callable[[], Any]) -> None:

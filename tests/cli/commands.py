@@ -1,6 +1,10 @@
-"""What a command leaves, and how tests ask for it."""
+"""What a command leaves, how it is started in a process of its own, and what a refusal is."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -13,6 +17,24 @@ class Outcome(NamedTuple):
 
 
 Command = Callable[..., Outcome]
+
+
+def start(folder: Path, *arguments: str, new_group: bool = False) -> "subprocess.Popen[str]":
+    """Start `python -m otfkd ARGUMENTS` in a folder, at wish in a process group of its own."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OTFKD_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "otfkd", *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=new_group
+    )
+
+
+def finish(process: "subprocess.Popen[str]") -> Outcome:
+    try:
+        out, err = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    return Outcome(process.returncode, out, err)
 
 
 def assert_refused(outcome: Outcome, *words: str) -> None:

@@ -1,0 +1,200 @@
+"""A sweep's jobs in whatever processes a launcher starts: one that fails is noted, and the others go on."""
+
+import contextlib
+import functools
+import importlib.metadata
+import json
+import logging
+import multiprocessing
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from otfkd.data.files import write_text
+from otfkd.errors import Interrupted, UserError, first_line
+from otfkd.runfolder import log_to_terminal
+from otfkd.signals import stop_flag
+
+log = logging.getLogger("otfkd")
+
+# A launcher's package and the extra of otfkd that brings it.
+_SLURM = ("hydra-submitit-launcher", "slurm")
+_PACKAGES = {
+    "joblib": ("hydra-joblib-launcher", "joblib"), "slurm": _SLURM, "submitit_slurm": _SLURM, "submitit_local": _SLURM
+}  # fmt: skip
+
+
+def check_launcher(overrides: Sequence[str], *, multirun: bool) -> None:
+    """Refuse a launcher that cannot start anything here.
+
+    Raises:
+        UserError: there is no sweep, the launcher's package is not installed, or there is no Slurm.
+    """
+    launcher = _launcher(overrides)
+    if launcher not in _PACKAGES:
+        return
+    package, extra = _PACKAGES[launcher]
+    if not multirun:
+        raise UserError(f"hydra/launcher={launcher} starts the jobs of a sweep: add -m, or leave it out")
+    try:
+        importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError(
+            f"hydra/launcher={launcher} needs {package}: install the extra with pip install 'otfkd[{extra}]'"
+        ) from None
+    if launcher in ("slurm", "submitit_slurm") and shutil.which("srun") is None:
+        raise UserError(f"hydra/launcher={launcher} finds no srun: give the command on a machine that has Slurm")
+
+
+def _launcher(overrides: Sequence[str]) -> str:
+    named = [value for key, _, value in (text.partition("=") for text in overrides) if key == "hydra/launcher"]
+    return named[-1] if named else "basic"
+
+
+@contextlib.contextmanager
+def frozen(groups: Path, overrides: Sequence[str]) -> Iterator[Path]:
+    """A copy of the config groups: Hydra reads them anew for each job of a sweep, and edits must not reach it.
+
+    Slurm's jobs read the groups themselves, since what this machine copies is not there on another.
+    """
+    if _launcher(overrides) not in ("basic", "joblib"):
+        yield groups
+        return
+    with tempfile.TemporaryDirectory() as copy:
+        yield Path(shutil.copytree(groups, copy, dirs_exist_ok=True))
+
+
+class Sweep(Callback):
+    """Learns from Hydra which folder a sweep has, which nobody else is told before a job begins."""
+
+    folder: ClassVar[Path]
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        Sweep.folder = Path(config.hydra.sweep.dir)
+
+
+class Job:
+    """A task as one job of a sweep, in the command's own process or in another one, on another machine perhaps.
+
+    What ends it is noted in the sweep's folder rather than raised: launchers would give up the other jobs.
+    """
+
+    def __init__(self, task: Callable[[DictConfig], Any], overrides: Sequence[str]):
+        functools.update_wrapper(self, task)
+        self.task = task
+        self.launcher = _launcher(overrides)
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        self.swept = {override.key_or_group for override in parsed if override.is_sweep_override()}
+        self.here = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "here": False}  # what is unpickled is in another process
+
+    def __call__(self, composed: DictConfig) -> Any:
+        _note().unlink(missing_ok=True)  # of an earlier attempt, where Slurm queued the job again
+        try:
+            if not self.here:
+                log_to_terminal()
+                if self.launcher == "joblib" and _told_to_stop()():
+                    raise Interrupted("not begun, because a signal came")
+            return self.task(composed)
+        except (Interrupted, KeyboardInterrupt) as error:
+            if self.here:
+                raise
+            self._write("interrupted", str(error))
+        except UserError as error:
+            self._write("users", str(error))
+        except Exception as error:
+            self._write("ours", f"{type(error).__name__}: {error}")
+        return None
+
+    def _write(self, kind: str, reason: str) -> None:
+        about = HydraConfig.get()
+        own = [text for text in about.overrides.task if text.partition("=")[0].lstrip("+") in self.swept]
+        job = " ".join(own) or f"job {about.job.num}"
+        log.error("%s: %s", job, reason)
+        write_text(_note(), json.dumps({"job": job, "kind": kind, "reason": reason}))
+
+
+def _note() -> Path:
+    about = HydraConfig.get()
+    return Path(about.runtime.output_dir) / f"failed-{about.job.num}.json"
+
+
+_for_good = contextlib.ExitStack()
+
+
+@functools.cache
+def _told_to_stop() -> Callable[[], bool]:
+    """The flag of a worker of joblib, which has many jobs: once up it stays up."""
+    return _for_good.enter_context(stop_flag())
+
+
+@contextlib.contextmanager
+def _passing_on() -> Iterator[None]:
+    """Pass a signal on to joblib's workers, which save themselves, rather than have joblib kill them."""
+    told: list[int] = []
+
+    def handle(number: int, _: object) -> None:
+        workers = multiprocessing.active_children()
+        if not workers or (number == signal.SIGINT and told):
+            raise KeyboardInterrupt
+        told.append(number)
+        for worker in workers:
+            worker.terminate()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def run_sweep(start: Callable[[Job], None], task: Callable[[DictConfig], Any], overrides: Sequence[str]) -> None:
+    """Let Hydra start every job, and say at the end which ones failed.
+
+    Args:
+        start: has Hydra do a job many times.
+        task: what each of them does.
+        overrides: of the command line.
+
+    Raises:
+        UserError: jobs failed, or a job's process was lost.
+        RuntimeError: jobs failed, by a fault of ours.
+        Interrupted: jobs were interrupted.
+    """
+    job = Job(task, overrides)
+    try:
+        with _passing_on() if job.launcher == "joblib" else contextlib.nullcontext():
+            start(job)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("joblib", "submitit"):
+            raise
+        raise UserError(
+            f"the process of a job was lost ({first_line(error)}): see {Sweep.folder} for its log, "
+            "and give the same command again to go on"
+        ) from None
+    if job.launcher in _PACKAGES and job.launcher != "joblib":
+        log.info("what the jobs said is in %s", Sweep.folder / ".submitit")
+    notes = sorted(Sweep.folder.glob("failed-*.json"), key=lambda path: int(path.stem.partition("-")[2]))
+    _raise([json.loads(note.read_text()) for note in notes])
+
+
+def _raise(notes: Sequence[dict[str, Any]]) -> None:
+    by_kind = {kind: [note for note in notes if note["kind"] == kind] for kind in ("interrupted", "ours", "users")}
+    if by_kind["interrupted"]:
+        raise Interrupted(f"{len(by_kind['interrupted'])} jobs were interrupted; the same command goes on from there")
+    if not notes:
+        return
+    listed = "; ".join(f"{note['job']}: {note['reason']}" for note in notes)
+    sentence = f"{len(notes)} jobs failed ({listed}); the same command tries them again"
+    raise RuntimeError(sentence) if by_kind["ours"] else UserError(sentence)

@@ -1,0 +1,244 @@
+"""Sweeps as a person starts them: whatever the launcher, the same runs, and a job that fails takes no other along."""
+
+import importlib.metadata
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import otfkd.runs
+from otfkd.results import read_rows
+from otfkd.runfolder import locked
+from otfkd.scoring import score_rows
+from tests.cli.commands import Command, assert_refused, finish, start
+
+ONE_STEP = ("trainer.max_steps=1", "evaluation.every=null")
+
+
+def states(otfkd_command: Command, runs: Path) -> list[tuple[str, str]]:
+    listed = (line.split() for line in otfkd_command("runs", runs).out.splitlines())
+    return [(state, Path(folder).name) for state, folder in listed]
+
+
+@pytest.mark.parametrize("batches", [(), ("hydra.sweeper.max_batch_size=1",)], ids=["at once", "in batches"])
+def test_a_failed_job_stops_no_other_and_is_listed_with_its_reason(
+    otfkd_command: Command, overrides: list[str], tmp_path: Path, batches: tuple[str, ...]
+) -> None:
+    swept = otfkd_command("train", "-m", *overrides, *ONE_STEP, "seed=0,1", "objective.kd_weight=1,0", *batches)
+    assert swept.code == 2
+    assert states(otfkd_command, tmp_path / "runs") == [("finished", "s0"), ("finished", "s1")]
+    last = swept.err.splitlines()[-1]
+    assert last.startswith("otfkd: 2 jobs failed (seed=0 objective.kd_weight=1: objective.kd_weight is above 0 but ")
+    assert "; seed=1 objective.kd_weight=1: objective.kd_weight is above 0 but " in last
+    assert last.endswith("); the same command tries them again")
+    assert "Traceback" not in swept.err and "Error executing job" not in swept.err
+
+
+def test_a_fault_in_a_job_is_code_1_and_the_same_command_tries_that_job_again(
+    otfkd_command: Command, overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("train", "-m", *overrides, *ONE_STEP, "seed=0,1")
+
+    def faulty(*arguments: Any) -> Any:
+        return 1 / 0 if arguments[-1].seed == 0 else score_rows(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(otfkd.runs, "score_rows", faulty)
+        failed = otfkd_command(*command)
+    assert failed.code == 1
+    assert "1 jobs failed (seed=0: ZeroDivisionError: division by zero)" in failed.err.splitlines()[-1]
+    assert states(otfkd_command, tmp_path / "runs") == [("interrupted", "s0"), ("finished", "s1")]
+    again = otfkd_command(*command)
+    assert again.code == 0
+    assert re.findall(r"^(finished|skipped): .*/(s\d)$", again.out, re.MULTILINE) == [
+        ("finished", "s0"), ("skipped", "s1"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("launcher", "package", "extra"),
+    [
+        ("joblib", "hydra-joblib-launcher", "joblib"), ("slurm", "hydra-submitit-launcher", "slurm"),
+        ("submitit_local", "hydra-submitit-launcher", "slurm"),
+    ],
+)  # fmt: skip
+def test_a_launcher_that_is_not_installed_is_refused_with_its_extra(
+    otfkd_command: Command, monkeypatch: pytest.MonkeyPatch, launcher: str, package: str, extra: str
+) -> None:
+    original = importlib.metadata.distribution
+
+    def distribution(name: str) -> importlib.metadata.Distribution:
+        if name == package:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return original(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
+    refused = otfkd_command("train", "-m", f"hydra/launcher={launcher}", "seed=0,1")
+    assert_refused(refused, f"hydra/launcher={launcher} needs {package}", f"pip install 'otfkd[{extra}]'")
+
+
+def test_a_launcher_without_a_sweep_is_refused(otfkd_command: Command) -> None:
+    assert_refused(otfkd_command("train", "hydra/launcher=joblib", "seed=0"), "hydra/launcher=joblib", "add -m")
+
+
+def test_slurm_is_refused_where_there_is_none(otfkd_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", "/nonesuch")
+    assert_refused(otfkd_command("train", "-m", "hydra/launcher=slurm", "seed=0"), "finds no srun")
+
+
+# Other launchers, in processes of their own.
+
+
+def results(runs: Path) -> dict[str, Any]:
+    """Every finished run's rows, but for what a clock says and for the revision, which may be edited meanwhile."""
+    return {
+        str(path.parent.relative_to(runs)): [
+            row.model_dump(exclude={"cost": {"seconds", "peak_bytes", "curve"}, "environment": True})
+            for row in read_rows(path)
+        ]
+        for path in sorted(runs.rglob("results.jsonl"))
+    }
+
+
+@pytest.fixture
+def here(otfkd_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Do in this process, quickly, what `start` does in another."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OTFKD_CACHE", str(tmp_path / "cache"))
+    return otfkd_command
+
+
+def sweep(real: Sequence[str], runs: str) -> list[str]:
+    more = ["experiment=otfkd", "schedule.every=1,2", "trainer.max_steps=3", f"paths.runs={runs}"]
+    return ["train", "-m", *real, *more]
+
+
+@pytest.mark.slow
+def test_every_launcher_gives_the_same_runs(real: list[str], tmp_path: Path, here: Command) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    assert here(*sweep(real, "basic")).code == 0
+    basic = results(tmp_path / "basic")
+    assert len(basic) == 2
+    for launcher, more in {"joblib": ["hydra.launcher.n_jobs=2"], "submitit_local": []}.items():
+        done = finish(start(tmp_path, *sweep(real, launcher), f"hydra/launcher={launcher}", *more))
+        assert done.code == 0, done.err
+        assert results(tmp_path / launcher) == basic
+        # And one launcher skips what another did.
+        assert here(*sweep(real, launcher)).out.count("skipped: ") == 2
+
+
+@pytest.mark.slow
+def test_no_job_enters_a_folder_that_another_process_holds(real: list[str], tmp_path: Path, here: Command) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    command = ["train", "-m", *real, "seed=0,1"]
+    plan = here("train", *real, "dry_run=true").out
+    (folder,) = re.findall(rf"{tmp_path}/runs/simcse/\w+/s0", plan)
+    with locked(Path(folder)):
+        held = finish(start(tmp_path, *command, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"))
+    assert held.code == 2
+    assert held.err.splitlines()[-1].startswith(
+        f"otfkd: 1 jobs failed (seed=0: another process is training in {folder}: wait for it"
+    )
+    assert states(here, tmp_path / "runs") == [("finished", "s1")]
+    assert here(*command).code == 0
+    assert states(here, tmp_path / "runs") == [("finished", "s0"), ("finished", "s1")]
+
+
+def wait_for(condition: Callable[[], object], process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", [False, True], ids=["killed", "Ctrl-C"])
+def test_a_signal_has_every_worker_of_joblib_save(
+    real: list[str], tmp_path: Path, otfkd_command: Command, group: bool
+) -> None:
+    """A terminal sends Ctrl-C to the workers too."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    many = ["seed=0,1,2", "trainer.max_steps=50000", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    process = start(tmp_path, "train", "-m", *real, *many, new_group=group)
+    runs = tmp_path / "runs"
+    wait_for(lambda: sum(path.stat().st_size > 300 for path in runs.glob("*/*/*/metrics.jsonl")) == 2, process)
+    if group:
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.terminate()
+    stopped = finish(process)
+    assert stopped.code == 130, stopped.err
+    assert stopped.err.splitlines()[-1] == "otfkd: 3 jobs were interrupted; the same command goes on from there"
+    # The third was not begun.
+    assert states(otfkd_command, runs) == [("interrupted", "s0"), ("interrupted", "s1")]
+
+
+PROGRAMS = {
+    "sbatch": """
+        cp "${{@: -1}}" {at}/array.sh
+        for task in 0 1; do begin $task; done
+        echo "Submitted batch job 77"
+    """,
+    "begin": """
+        export SLURM_JOB_ID=77 SLURM_ARRAY_JOB_ID=77 SLURM_ARRAY_TASK_ID=$1 SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1
+        export SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0 SLURM_JOB_NODELIST=here
+        setsid bash {at}/array.sh > /dev/null 2>&1 < /dev/null &
+    """,
+    "srun": """
+        echo $$ > {at}/pid-$SLURM_ARRAY_TASK_ID
+        shift 5
+        exec "$@" >> {at}/said-$SLURM_ARRAY_TASK_ID 2>&1
+    """,
+    "scontrol": """
+        echo "$@" >> {at}/requeued
+        task=${{2#77_}}; old=$(cat {at}/pid-$task)
+        setsid bash -c "while kill -0 $old; do sleep 0.1; done; begin $task" > /dev/null 2>&1 < /dev/null &
+    """,
+    "sacct": """
+        printf 'JobID|State|NodeList\\n77_0|RUNNING|here\\n77_1|RUNNING|here\\n'
+    """,
+}
+
+
+@pytest.mark.slow
+def test_a_slurm_job_whose_time_is_up_saves_and_goes_on(
+    real: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm here is a few scripts; what submitit asks of it is real."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    at = tmp_path / "slurm"
+    at.mkdir()
+    for name, text in PROGRAMS.items():
+        (at / name).write_text(f"#!/bin/bash\n{text.format(at=at)}")
+        (at / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{at}:{os.environ['PATH']}")
+    process = start(tmp_path, "train", "-m", *real, "seed=0,1", "trainer.max_steps=400", "hydra/launcher=slurm")
+
+    def training() -> object:
+        metrics = next((tmp_path / "runs").glob("*/*/s1/metrics.jsonl"), None)
+        return metrics is not None and metrics.read_text().count("\n") > 3
+
+    wait_for(training, process)
+    os.kill(int((at / "pid-1").read_text()), signal.SIGUSR2)
+    done = finish(process)
+    assert done.code == 0, done.err
+    assert (at / "requeued").read_text() == "requeue 77_1\n"
+    header = (at / "array.sh").read_text()
+    for line in ("--array=0-1%2", "--gpus-per-node=1", "--cpus-per-task=8", "--time=240", "--signal=USR2@120"):
+        assert f"#SBATCH {line}\n" in header
+    assert "resuming after step " in (at / "said-1").read_text()
+    assert "resuming" not in (at / "said-0").read_text()
+    for seed in (0, 1):
+        (metrics,) = (tmp_path / "runs").glob(f"*/*/s{seed}/metrics.jsonl")
+        steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines() if "loss" in line]
+        assert steps == list(range(1, 401))
+        assert (metrics.parent / "results.jsonl").is_file()
