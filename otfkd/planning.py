@@ -97,35 +97,51 @@ def _estimate(planned: Sequence[Planned]) -> str:
 
 
 def commands(jobs: Sequence[Job]) -> str:
-    """The training commands that can run now, in any order or at once; what waits for them is counted below."""
-    ready, remarks = _commands(jobs)
-    return "".join(f"{line}\n" for line in [*ready, *remarks])
+    """The training commands that can run now, in any order or at once, the seeds of a row as one sweep.
 
-
-def _commands(jobs: Sequence[Job]) -> tuple[list[str], list[str]]:
-    """The commands that can run now, and what must be said of the others, as comments."""
+    What waits for them is counted below.
+    """
     planned = list(look(jobs))
-    ready = [
-        shlex.join(
-            ["otfkd-train", *one.job.arguments, *(f"{group}={quoted(str(at))}" for group, at in one.starts.items())]
-        )
-        for one in planned
-        if one.state in ("new", "interrupted") and one.job.seed is not None
+    sweeps: dict[tuple[str, ...], list[int | None]] = {}
+    for one in _ready(planned):
+        sweeps.setdefault(_arguments(one, "${seed}"), []).append(one.job.seed)
+    lines = [
+        shlex.join(["otfkd-train", *["-m"] * (len(seeds) > 1), *arguments, f"seed={','.join(map(str, seeds))}"])
+        for arguments, seeds in sweeps.items()
     ]
+    return "".join(f"{line}\n" for line in [*lines, *_remarks(planned)])
+
+
+def _ready(planned: Sequence[Planned]) -> list[Planned]:
+    """The jobs whose training commands can run now."""
+    return [one for one in planned if one.state in ("new", "interrupted") and one.job.seed is not None]
+
+
+def _remarks(planned: Sequence[Planned]) -> list[str]:
+    """What must be said, as comments, of the jobs that cannot."""
     waiting = sum(one.state == "waits" for one in planned)
     if waiting:
-        remarks = [f"# {waiting} more start from runs that are not finished: print the commands again after these"]
-    else:
-        remarks = [] if ready else ["# nothing is left to train: otfkd-reproduce makes the tables"]
-    return ready, remarks
+        return [f"# {waiting} more start from runs that are not finished: print the commands again after these"]
+    return [] if _ready(planned) else ["# nothing is left to train: otfkd-reproduce makes the tables"]
+
+
+def _arguments(one: Planned, seed: str) -> tuple[str, ...]:
+    """Of a job's training command, but for its seed; the runs it starts from lie in folders named by the same seed."""
+    starts = (f"{group}={quoted(f'{at.parent}/s{seed}')}" for group, at in one.starts.items())
+    return (*(argument for argument in one.job.arguments if argument != f"seed={one.job.seed}"), *starts)
 
 
 def slurm_array(jobs: Sequence[Job]) -> str:
-    """A Slurm script with one array task for each of the `commands`; give it to sbatch with your own limits.
+    """A Slurm script with one array task for each run of the `commands`; give it to sbatch with your own limits.
 
     Two minutes before its time is up Slurm sends TERM to a task's shell; the run saves itself and is queued again.
     """
-    ready, remarks = _commands(jobs)
+    planned = list(look(jobs))
+    ready = [
+        shlex.join(["otfkd-train", *_arguments(one, str(one.job.seed)), f"seed={one.job.seed}"])
+        for one in _ready(planned)
+    ]
+    remarks = _remarks(planned)
     if not ready:
         return "".join(f"{line}\n" for line in remarks)
     return "\n".join([

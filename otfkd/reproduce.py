@@ -92,6 +92,8 @@ def plan_jobs(tables: Mapping[str, TableSpec], profile: str, overrides: Sequence
         key = override.lstrip("+~").partition("=")[0]
         if key in _OWN_KEYS:
             raise UserError(f"{key} is not given by hand, since a table has its own: leave {override} out")
+        if key.startswith(("hydra.", "hydra/")):
+            raise UserError(f"{override} starts no job of a table: add it to the sweeps that --print-commands prints")
     return [job for name, spec in tables.items() for job in _plan_table(name, spec, profile, overrides)]
 
 

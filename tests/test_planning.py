@@ -14,6 +14,7 @@ import pytest
 import otfkd.scoring
 from otfkd.config import Config
 from otfkd.data.sts import Suite
+from otfkd.models.registry import fingerprint_model
 from otfkd.planning import Planned, commands, look, overview, slurm_array
 from otfkd.reproduce import Job, filled, plan_jobs, run_jobs
 from otfkd.results import Cost
@@ -128,15 +129,49 @@ def run_in_process(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_printed_commands_make_the_runs_of_the_plan(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
-    first = commands(jobs).splitlines()
-    assert [line.split()[0] for line in first[:2]] == ["otfkd-train", "otfkd-train"]
-    assert first[2] == "# 2 more start from runs that are not finished: print the commands again after these"
-    run_in_process(first[0], monkeypatch)
-    assert states(jobs) == ["finished", "new", "new", "waits"]
-    student, teacher = commands(jobs).splitlines()[:2]
-    assert "teacher=" in student and "teacher=" not in teacher
-    run_in_process(student, monkeypatch)
+    """One line for the seeds of a row, each seed with the teacher of its own."""
+    teachers, remark = commands(jobs).splitlines()
+    assert teachers.startswith("otfkd-train -m ") and teachers.endswith(" seed=0,1")
+    assert remark == "# 2 more start from runs that are not finished: print the commands again after these"
+    run_in_process(teachers, monkeypatch)
+    assert states(jobs) == ["finished", "new", "finished", "new"]
+    (students,) = commands(jobs).splitlines()
+    assert re.search(r"/simcse/\w{10}/s\$\{seed\}", students)
+    run_in_process(students, monkeypatch)
+    assert states(jobs) == ["finished"] * 4
+    outcome = run_jobs(jobs)
+    runs = {(one.row, one.result.seed): Path(one.folder) for one in outcome.published}
+    for seed in (0, 1):
+        taught = [one.result.teacher_sha256 for one in outcome.published if one.folder == str(runs["otfkd", seed])]
+        assert taught == [fingerprint_model(runs["simcse", seed] / "model")]
+
+
+def test_a_single_seed_is_no_sweep_and_goes_on_from_where_others_are(
+    few: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = plan_jobs({"tiny": make_spec(rows=ROWS_HERE)}, "mini", few)
+    train(filled(jobs[0], {}))
+    lines = commands(jobs).splitlines()
+    assert [line.split()[1].startswith("experiment=") for line in lines[:2]] == [True, True]
+    assert [line.split()[-1] for line in lines[:2]] == ["seed=0", "seed=1"]
+    run_in_process(lines[0], monkeypatch)
     assert states(jobs) == ["finished", "finished", "new", "waits"]
+
+
+def test_a_plain_sweep_gives_runs_that_tables_find(few: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"name": str(every), "label": str(every), "experiment": "otfkd", "overrides": [f"schedule.every={every}"]}
+        for every in (2, 3)
+    ]
+    jobs = plan_jobs({"interval": make_spec(rows=rows)}, "mini", few)
+    assert states(jobs) == ["new"] * 4
+    sweep = ["-m", "experiment=otfkd", "profile=mini", "schedule.every=2,3", "seed=0,1"]
+    run_in_process(shlex.join(["otfkd-train", *sweep, *few]), monkeypatch)
+    assert states(jobs) == ["finished"] * 4
+    monkeypatch.setattr("otfkd.runs._train", lambda *_: pytest.fail("trained again"))
+    outcome = run_jobs(jobs)
+    assert outcome.failures == []
+    assert [(one.row, one.result.seed) for one in outcome.published] == [("2", 0), ("3", 0), ("2", 1), ("3", 1)]
 
 
 FAKE = """#!/bin/bash
@@ -146,9 +181,12 @@ printf '%s\\n' "$*" >> {log}
 """
 
 
-@pytest.mark.parametrize(("then", "code"), [("exit 0", 0), ("exit 2", 2), ("kill -TERM $PPID; sleep 5 & wait", 130)])
+@pytest.mark.parametrize(
+    ("task", "then", "code"),
+    [(1, "exit 0", 0), (2, "exit 0", 0), (2, "exit 2", 2), (2, "kill -TERM $PPID; sleep 5 & wait", 130)],
+)
 def test_a_slurm_task_runs_its_command_and_is_queued_again_when_its_time_is_up(
-    jobs: list[Job], tmp_path: Path, then: str, code: int
+    jobs: list[Job], tmp_path: Path, task: int, then: str, code: int
 ) -> None:
     script, log = slurm_array(jobs), tmp_path / "log"
     assert "#SBATCH --array=1-2\n#SBATCH --signal=B:TERM@120\n" in script  # B: to the shell, which passes it on
@@ -159,13 +197,14 @@ def test_a_slurm_task_runs_its_command_and_is_queued_again_when_its_time_is_up(
         path.write_text(text)
         path.chmod(0o755)
     (tmp_path / "array.sh").write_text(script)
+    subprocess.run(["bash", "-n", str(tmp_path / "array.sh")], check=True)
     environment = {
-        "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "2", "SLURM_JOB_ID": "77",
+        "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": str(task), "SLURM_JOB_ID": "77",
     }  # fmt: skip
     done = subprocess.run(
         ["bash", str(tmp_path / "array.sh")], env=environment, capture_output=True, text=True, timeout=30
     )
     assert (done.returncode, done.stderr) == (code, "")
     said = log.read_text().splitlines()
-    assert said[0] == " ".join(shlex.split(commands(jobs).splitlines()[1])[1:])
+    assert said[0] == " ".join({1: jobs[0], 2: jobs[2]}[task].arguments)  # of seeds 0 and 1; the others wait
     assert said[1:] == (["saved", "requeue 77"] if code == 130 else [])

@@ -106,12 +106,18 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     monkeypatch.setattr(otfkd.reproduce, "train", faulty)
 
 
-def test_a_fault_in_one_job_stops_no_other(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    failing(monkeypatch, ZeroDivisionError("oops"))
-    outcome = make()
+def test_a_fault_in_one_job_stops_no_other_and_it_is_tried_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        failing(patched, ZeroDivisionError("oops"))
+        outcome = make()
     assert outcome.failures[0][1] == "ZeroDivisionError: oops"
     assert {name: [row.seed for row in rows] for name, rows in by_row(outcome).items()} == {
         "encoder": [None], "simcse": [1], "otfkd": [1],
+    }  # fmt: skip
+    again = make()
+    assert again.failures == []
+    assert {name: [row.seed for row in rows] for name, rows in by_row(again).items()} == {
+        "encoder": [None], "simcse": [0, 1], "otfkd": [0, 1],
     }  # fmt: skip
 
 
@@ -165,6 +171,11 @@ def test_a_row_may_go_on_from_another_rows_model(few: list[str], tmp_path: Path)
 def test_what_a_table_decides_is_not_given_by_hand(given: str) -> None:
     with pytest.raises(UserError, match=f"{given.partition('=')[0]} is not given by hand.*: leave {given} out"):
         plan([given])
+
+
+def test_a_launcher_is_for_sweeps() -> None:
+    with pytest.raises(UserError, match="hydra/launcher=joblib starts no job of a table"):
+        plan(["hydra/launcher=joblib"])
 
 
 def test_a_plan_is_frozen(few: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

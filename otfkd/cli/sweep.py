@@ -79,6 +79,8 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         Sweep.folder = Path(config.hydra.sweep.dir)
+        if "submitit_folder" in config.hydra.launcher:
+            log.info("what the jobs say is in %s", Path(config.hydra.launcher.submitit_folder).parent)
 
 
 class Job:
@@ -179,12 +181,8 @@ def run_sweep(start: Callable[[Job], None], task: Callable[[DictConfig], Any], o
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in ("joblib", "submitit"):
             raise
-        raise UserError(
-            f"the process of a job was lost ({first_line(error)}): see {Sweep.folder} for its log, "
-            "and give the same command again to go on"
-        ) from None
-    if job.launcher in _PACKAGES and job.launcher != "joblib":
-        log.info("what the jobs said is in %s", Sweep.folder / ".submitit")
+        lost = first_line(error).rstrip(".")
+        raise UserError(f"the process of a job was lost ({lost}): give the same command again to go on") from None
     notes = sorted(Sweep.folder.glob("failed-*.json"), key=lambda path: int(path.stem.partition("-")[2]))
     _raise([json.loads(note.read_text()) for note in notes])
 

@@ -167,7 +167,7 @@ def test_a_signal_has_every_worker_of_joblib_save(
 ) -> None:
     """A terminal sends Ctrl-C to the workers too."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    many = ["seed=0,1,2", "trainer.max_steps=50000", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    many = ["seed=0,1,2", "trainer.max_steps=20000", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     process = start(tmp_path, "train", "-m", *real, *many, new_group=group)
     runs = tmp_path / "runs"
     wait_for(lambda: sum(path.stat().st_size > 300 for path in runs.glob("*/*/*/metrics.jsonl")) == 2, process)
