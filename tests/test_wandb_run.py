@@ -16,8 +16,9 @@ from otfkd.composition import load_config
 from otfkd.config import Config
 from otfkd.distill.rotation import TeacherRotation
 from otfkd.keys import keys
+from otfkd.prepare import prepare
 from otfkd.runs import train
-from otfkd.wandb_run import WandbRun, flat, send_files
+from otfkd.wandb_run import WandbRun, _identity, flat, send_files
 from tests.test_kill import arm, fork_and_train, killed
 from tests.test_loggers import OTFKD, points_of, warnings
 from tests.wandb_files import Kept, read_offline
@@ -61,14 +62,19 @@ def test_a_killed_and_resumed_run_is_one_run_with_every_point_once(configure: Co
     assert list(kept.facts.tags) == ["otfkd", Path(config.model.path).name, "text", "every", "thesis"]
 
 
-def test_the_resolved_config_is_flat(configure: Configure) -> None:
-    config = configure(*WANDB)
-    folder = train(config).folder
-    kept = {name: value for name, value in read_offline(folder).config.items() if name != "_wandb"}
-    assert kept.pop("config_hash") == folder.parent.name
+def test_the_config_is_flat_and_rotations_have_an_axis_of_their_own(configure: Configure) -> None:
+    folder = train(configure(*WANDB)).folder
+    kept = read_offline(folder)
+    config = {name: value for name, value in kept.config.items() if name != "_wandb"}
+    assert config.pop("config_hash") == folder.parent.name
     leaves = [key for key in keys(Config) if not any(other.startswith(f"{key}.") for other in keys(Config))]
-    assert sorted(kept) == sorted(key.replace(".", "_") for key in leaves)
-    assert (kept["schedule_every"], kept["schedule_ema_decay"], kept["teacher_path"]) == (4, 0.999, None)
+    assert sorted(config) == sorted(key.replace(".", "_") for key in leaves)
+    assert (config["schedule_every"], config["schedule_ema_decay"], config["teacher_path"]) == (4, 0.999, None)
+    assert kept.axes["rotation/*"] == "rotation/generation"
+    rotated = [row for row in kept.history if "rotation/generation" in row]
+    seen = [[row[name] for name in ("_step", "rotation/step", "rotation/generation")] for row in rotated]
+    assert seen == [[4, 4, 1], [8, 8, 2]]
+    assert all({"rotation/lr", "rotation/agreement_after"} <= row.keys() for row in rotated)
 
 
 def test_flat_names_are_not_ambiguous() -> None:
@@ -76,17 +82,6 @@ def test_flat_names_are_not_ambiguous() -> None:
     dumped = load_config([]).model_dump(mode="json")
     count = sum(1 for key in keys(Config) if not any(other.startswith(f"{key}.") for other in keys(Config)))
     assert len(flat(dumped)) == count
-
-
-def test_rotations_have_an_axis_of_their_own(configure: Configure) -> None:
-    kept = read_offline(train(configure(*WANDB)).folder)
-    assert kept.axes["rotation/*"] == "rotation/generation"
-    rotated = [row for row in kept.history if "rotation/generation" in row]
-    assert [(row["_step"], row["rotation/step"], row["rotation/generation"]) for row in rotated] == [
-        (4, 4, 1),
-        (8, 8, 2),
-    ]
-    assert all({"rotation/lr", "rotation/agreement_after"} <= row.keys() for row in rotated)
 
 
 def test_each_job_of_a_sweep_is_a_run(configure: Configure) -> None:
@@ -101,8 +96,9 @@ def test_each_job_of_a_sweep_is_a_run(configure: Configure) -> None:
 def test_fine_tuning_is_a_job_of_its_own_type(configure: Configure, tmp_path: Path) -> None:
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("sentence1,sentence2,score\n" + "the cat sat,the dog ran,1.5\na bird flew,a bird flew,5.0\n" * 8)
-    config = configure("experiment=finetune_stsb", "data=labelled", f"data.path={pairs}", "logger=wandb")
-    assert read_offline(train(config).folder).facts.job_type == "finetune"
+    run = prepare(configure("experiment=finetune_stsb", "data=labelled", f"data.path={pairs}", "logger=wandb"))
+    WandbRun(run, resumed=False).finalize("success")
+    assert read_offline(run.folder).facts.job_type == "finetune"
 
 
 @pytest.mark.parametrize("broken", ["dev_score", "score_rows"])
@@ -123,10 +119,9 @@ def test_a_run_that_fails_is_closed_as_failed(
 
 
 def test_the_same_config_in_another_folder_is_another_run(configure: Configure, tmp_path: Path) -> None:
-    folders = [train(configure(*WANDB, f"paths.runs={tmp_path / name}")).folder for name in "ab"]
-    ids = [read_offline(folder).facts.run_id for folder in folders]
-    assert len(set(ids)) == 2
-    assert all(one.startswith(f"{folders[0].parent.name}-s0-") for one in ids)
+    first, second = (prepare(configure(*WANDB, f"paths.runs={tmp_path / name}")) for name in "ab")
+    assert _identity(first) == _identity(first) != _identity(second)
+    assert _identity(second).startswith(f"{second.hash}-s0-")
 
 
 def test_an_outage_at_the_start_stops_nothing(
@@ -165,6 +160,7 @@ def test_a_service_that_dies_stops_nothing_and_the_next_job_has_a_new_one(
     assert history(read_offline(after)) == points_of(after)
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_makes_the_run_an_offline_one(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
