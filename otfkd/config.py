@@ -180,9 +180,8 @@ class TrainerConfig(Node):
     accumulate: PositiveInt
     accelerator: Literal["auto", "cpu", "gpu"]
     checkpoint_every: PositiveInt | None
-    on_nonfinite: Literal["stop", "skip"] = (
-        "stop"  # optimizer steps without a finite loss; older runs say nothing of it
-    )
+    on_nonfinite: Literal["stop", "skip"]  # what becomes of an optimizer step whose loss is not finite
+    chunk: PositiveInt | None  # sentences that the student embeds at once in each process; None: the whole batch
     devices: PositiveInt  # of each node; a process each
     nodes: PositiveInt
     threads: Annotated[int, Field(gt=0, le=1024)] | None  # of each process
@@ -280,6 +279,11 @@ class Config(Root):
     def read_at_once(self) -> int:
         """Sentences in one pass of the student: both views of each, or all of every example."""
         return self.data.batch_size * (3 if self.objective.supervised == "simcse" else 2)
+
+    @property
+    def chunked(self) -> bool:
+        """Whether a batch is embedded in parts, each of them twice (GradCache)."""
+        return self.trainer.chunk is not None and self.trainer.chunk < self.read_at_once // self.processes
 
     @property
     def processes(self) -> int:

@@ -48,7 +48,7 @@ def forwards(config: Config, members: list[tuple[int, int]], step: int) -> int:
     views = config.read_at_once // config.data.batch_size
     if config.objective.mlm_weight:
         views += 1  # the masked one
-    passes = _VIEW * views * step
+    passes = (_VIEW + config.chunked) * views * step
     ends = [begin for begin, _ in members[1:]] + [config.trainer.max_steps]
     for (begin, count), end in zip(members, ends, strict=True):
         asked = min(count, 1) if config.schedule.aggregate == "sample" else count

@@ -51,6 +51,14 @@ def _data_lines(run: Prepared) -> list[tuple[str, str]]:
             ("trained on", f"test pairs too: {told}" if told else "no test pair"),
         ]
     lines.append(("processes", f"{config.processes}, {_share(config)} of those {unit} each"))
+    if config.chunked:
+        lines.append(
+            (
+                "chunks",
+                f"{_at_once(config)} of a batch's {config.read_at_once // config.processes} embedded at once, "
+                "each twice: for the loss of the whole batch, and to go back through",
+            )
+        )
     if config.negatives_per_anchor:
         lines.append(("negatives", f"{config.negatives_per_anchor} per anchor (accumulation adds none)"))
     return lines
@@ -134,6 +142,12 @@ def _bytes(size: float) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
+def _at_once(config: Config) -> int:
+    """Sentences embedded at once in each process."""
+    whole = config.read_at_once // config.processes
+    return min(config.trainer.chunk or whole, whole)
+
+
 def _share(config: Config) -> int:
     return config.data.batch_size // config.processes
 
@@ -149,7 +163,7 @@ def _memory(run: Prepared, student: Encoder, teachers: Sequence[Encoder]) -> flo
     at once.
     """
     config, shape = run.config, student.backbone.config
-    s, b, h = config.data.max_length, config.read_at_once // config.processes, shape.hidden_size
+    s, b, h = config.data.max_length, _at_once(config), shape.hidden_size
     layer = s * b * h * (34 + 5 * shape.num_attention_heads * s / h)
     width = 2 if config.precision.compute == "float32" else 1
     held = sum(_count(teacher) for teacher in teachers) + _copies(run) * _count(student)

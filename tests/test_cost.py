@@ -33,6 +33,11 @@ def test_accumulation_repeats_every_pass(configure: Configure) -> None:
     assert forwards(configure("trainer.accumulate=3"), [(0, 0)], 12) == 3 * 6 * 12
 
 
+def test_chunks_are_embedded_once_more(configure: Configure) -> None:
+    assert forwards(configure("trainer.chunk=3"), [(0, 0)], 12) == 8 * 12
+    assert forwards(configure("trainer.chunk=8"), [(0, 0)], 12) == 6 * 12  # two views of four
+
+
 def test_a_teacher_is_one_pass_a_step_from_when_it_teaches(configure: Configure) -> None:
     config = configure("experiment=otfkd", "schedule.every=4")
     assert forwards(config, [(0, 1)], 12) == 6 * 12 + 12

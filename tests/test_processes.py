@@ -198,6 +198,7 @@ def step(module: Any, own: Distillation, batch: Any) -> dict[str, Any]:
         ),
         pytest.param(("objective=distill_group_p",), marks=pytest.mark.slow),
         ("objective=distill", "objective.kd=mse"),
+        ("objective=distill_group_p", "trainer.chunk=3"),
     ],
 )
 def test_two_processes_have_the_loss_and_gradients_of_one(

@@ -87,6 +87,9 @@ VARIANTS = {
     "group_p": ("objective=distill_group_p",),
     "accumulated": ("trainer.accumulate=3",),
     "accumulated, bfloat16": ("trainer.accumulate=3", "precision=bfloat16"),
+    "chunked": (
+        "trainer.chunk=3", "trainer.accumulate=2", "precision=bfloat16", "objective=distill_group_p",
+    ),
     "best": ("schedule.source=best", "schedule.cache_every=1"),
     "ema": ("schedule.source=ema", "schedule.ema.decay=0.7", "schedule.ema.shape=cosine"),
     "ema, bfloat16": ("schedule.source=ema", "precision=bfloat16", "schedule.ema.decay=0.7", "schedule.gate=2.0"),
@@ -115,6 +118,7 @@ VARIANTS = {
     [
         pytest.param(4, "plain", marks=pytest.mark.slow),
         (6, "accumulated, bfloat16"),
+        (5, "chunked"),
         (7, "best"),
         (5, "follow"),
         (9, "pool_initial, sample"),

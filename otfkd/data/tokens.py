@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -38,9 +39,20 @@ class TokenCache:
 
     def read(self, rows: NDArray[np.int64]) -> tuple[list[int], list[NDArray[np.int32]]]:
         """Line numbers and token ids of some rows, in their order."""
-        taken = self.table.take(pa.array(rows))
-        ids = taken.column("input_ids")
-        return taken.column("line").to_pylist(), [row.values.to_numpy() for row in ids]
+        # Row by row from the part it lies in: `take` joins all parts in memory first.
+        starts, lines, ids = self._parts
+        parts = np.searchsorted(starts, rows, side="right") - 1
+        places = [(int(part), int(place)) for part, place in zip(parts, rows - starts[parts], strict=True)]
+        return (
+            [lines[part][place].as_py() for part, place in places],
+            [ids[part][place].values.to_numpy() for part, place in places],
+        )
+
+    @cached_property
+    def _parts(self) -> tuple[NDArray[np.int64], list[pa.Array], list[pa.Array]]:
+        """Where the table's parts begin, and their columns."""
+        lines, ids = self.table.column("line").chunks, self.table.column("input_ids").chunks
+        return np.cumsum([0, *map(len, lines[:-1])]), lines, ids
 
 
 def tokenize(

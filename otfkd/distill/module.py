@@ -10,6 +10,7 @@ from otfkd.config import Config
 from otfkd.data.collate import Batch, Tokens
 from otfkd.distill.diagnostics import compare
 from otfkd.distill.embeddings import Projections
+from otfkd.distill.gradcache import in_chunks, taught_in_chunks
 from otfkd.distill.mlm import MaskedLanguage
 from otfkd.distill.objective import Student, Terms, objective, repeated
 from otfkd.distill.schedule import Plan
@@ -58,7 +59,7 @@ class Distillation(TrainingModule):
         shuffle = torch.Generator().manual_seed(derived_seed(seed, "group_p", batch_idx))
         mask = torch.Generator().manual_seed(derived_seed(seed, "mlm", batch_idx, *own))
         config, twice = self.config.objective, batch.student.twice()
-        embeddings = self.student(twice)
+        embeddings = in_chunks(self.student, twice, self.config.trainer.chunk)
         view1, view2 = (gathered(view) for view in self.project(embeddings).chunk(2))
         only = self._drawn(batch_idx)
         teachers, weights = self.taught(batch, only)
@@ -101,7 +102,7 @@ class Distillation(TrainingModule):
         if not self._taught:
             return [], []
         shares = self.teacher.weights if only is None else [1.0]
-        return self.teacher(batch.student, batch.teachers, only=only), shares
+        return taught_in_chunks(self.teacher, batch, self.config.trainer.chunk, only), shares
 
     def step_losses(self) -> dict[str, float]:
         terms, self.terms = self.terms, []
@@ -122,11 +123,11 @@ class Distillation(TrainingModule):
 
 def diagnose(module: Distillation, batch: Batch) -> dict[str, float | None]:
     """How student and teacher compare on a batch, as the distillation sees them but for dropout."""
-    config = module.weighting or module.config.objective
+    config, size = module.weighting or module.config.objective, module.config.trainer.chunk
     parts = torch.nn.ModuleList(part for part in (module.student, module.head) if part is not None)
     with evaluating(parts):
-        student = gathered(module.project(module.student(batch.student)))
-        members = [gathered(member) for member in module.teacher(batch.student, batch.teachers)]
+        student = gathered(module.project(in_chunks(module.student, batch.student, size)))
+        members = [gathered(member) for member in taught_in_chunks(module.teacher, batch, size)]
         return compare(
             student, members, module.teacher.weights,
             temperature_student=config.temperature_student, temperature_teacher=config.temperature_teacher,

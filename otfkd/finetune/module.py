@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from otfkd.config import Config
 from otfkd.data.collate import LabelledBatch
 from otfkd.data.labelled import CLASSES
+from otfkd.distill.gradcache import in_chunks
 from otfkd.distill.schedule import Plan
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.distill.training import TrainingModule, mean
@@ -38,7 +39,8 @@ class FineTuning(TrainingModule):
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
         # Each batch has random streams of its own, so neither evaluation nor a resume can shift them.
         torch.manual_seed(derived_seed(self.config.seed, "dropout", batch_idx))
-        first, second, *third = self.project(self.student(batch.tokens)).chunk(batch.columns)
+        embeddings = in_chunks(self.student, batch.tokens, self.config.trainer.chunk)
+        first, second, *third = self.project(embeddings).chunk(batch.columns)
         loss = self.loss(first, second, third, batch.labels)
         self.losses.append(loss.detach())
         return loss

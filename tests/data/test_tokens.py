@@ -121,6 +121,22 @@ def test_the_table_is_mapped_not_read(tmp_path: Path, tokenizer: PreTrainedToken
     assert pa.total_allocated_bytes() - before < 10_000
 
 
+def test_reading_takes_no_memory_in_proportion_to_the_table(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "_CHUNK", 100)
+    cache = token_cache(corpus_of(tmp_path, [f"the cat {i}" for i in range(5000)]), tokenizer, 32, tmp_path)
+    pool = pa.proxy_memory_pool(before := pa.default_memory_pool())
+    pa.set_memory_pool(pool)
+    try:
+        lines, _ = cache.read(np.arange(4999, 0, -50))
+    finally:
+        pa.set_memory_pool(before)
+    assert lines == list(range(4999, 0, -50))
+    assert cache.table.nbytes > 200_000
+    assert pool.max_memory() < 10_000
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_interrupted_write_leaves_nothing_and_the_next_is_whole(
     tmp_path: Path,
