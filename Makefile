@@ -3,10 +3,10 @@ PYTHON  ?= python3
 PROFILE ?= mini
 TABLES  ?= main,interval,cost
 BIN     := .venv/bin
-export HF_HUB_DISABLE_TELEMETRY := 1
+TORCH   := torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all check reproduce tables-check bench clean lock
+.PHONY: help setup test test-all check reproduce tables-check bench audit clean lock
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -16,7 +16,7 @@ setup: .venv/.done  ## Make .venv with locked versions of everything
 # torch comes first and without a hash: a GPU owner gets the CUDA build, a CPU machine what its index serves.
 .venv/.done: pyproject.toml .requirements.lock
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement .requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -48,6 +48,14 @@ lock: .venv/.done  ## Renew .requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--extra dev --extra mini --extra onnx --extra tensorboard --extra dashboard --extra joblib --extra slurm \
 		--override .venv/no-torch.txt --output-file .requirements.lock pyproject.toml
+
+# Strict: a version that nobody could say anything of is no good news. The tool lives apart from what it looks at.
+audit: .venv/.done  ## Whether a locked version has a known vulnerability (asks the network)
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --quiet pip-audit
+	.venv/audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement .requirements.lock
+	echo $(TORCH) > .venv/torch.txt
+	.venv/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement .venv/torch.txt
 
 clean:  ## Remove the environment and caches, never runs
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache dist build *.egg-info

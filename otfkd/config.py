@@ -83,7 +83,7 @@ class ObjectiveConfig(Node):
     temperature_teacher_final: PositiveFloat | None
     margin: NonNegativeFloat
     group_p: Fraction | None
-    group_size: Annotated[int, Field(ge=2)] | None
+    group_size: Annotated[int, Field(ge=2, le=1_000_000)] | None
     mlm_weight: NonNegativeFloat
     mlm_probability: Fraction
 
@@ -177,7 +177,7 @@ class PrecisionConfig(Node):
 
 class TrainerConfig(Node):
     max_steps: Annotated[int, Field(gt=0, le=10_000_000)]
-    accumulate: PositiveInt
+    accumulate: Annotated[int, Field(gt=0, le=1_000_000)]
     accelerator: Literal["auto", "cpu", "gpu"]
     checkpoint_every: PositiveInt | None
     on_nonfinite: Literal["stop", "skip"]  # what becomes of an optimizer step whose loss is not finite
@@ -246,7 +246,7 @@ class Root(Node):
 class Config(Root):
     """One training run."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # the runs' folder is called by it
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]  # the runs' folder is called by it
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     dry_run: bool
     fresh: bool

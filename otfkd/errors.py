@@ -1,5 +1,9 @@
 """The ways a command can stop that are not our fault."""
 
+import contextlib
+import errno
+from collections.abc import Iterator
+
 
 class UserError(Exception):
     """A mistake the user can mend; the message is one sentence: what, where, what to do (exit code 2)."""
@@ -7,6 +11,37 @@ class UserError(Exception):
 
 class DivergenceError(UserError):
     """Numbers of a model in training are no longer finite, or no longer differ."""
+
+
+# What a machine refuses, whatever asks for it.
+_REFUSED = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENAMETOOLONG,
+    errno.EMFILE,
+    errno.EIO,
+}
+
+
+@contextlib.contextmanager
+def machine_refusals_told() -> Iterator[None]:
+    """Make the user's error of what the machine refuses: no room, no permission, a name too long.
+
+    Raises:
+        UserError: in the place of such an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        raise UserError(
+            f"{error.filename or 'a file'} cannot be read or written ({error.strerror}): make room or change its "
+            "permissions, or name another folder, then give the same command again"
+        ) from error
 
 
 class Interrupted(BaseException):

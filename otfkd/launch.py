@@ -49,6 +49,8 @@ def cluster(config: Config) -> ClusterEnvironment:
             f"trainer.devices={devices}, but {torch.cuda.device_count()} GPUs are to be seen here: lower it, "
             "or give every process all GPUs of its node"
         )
+    if config.trainer.accelerator == "gpu" and not (config.dry_run or torch.accelerator.is_available()):
+        raise UserError("trainer.accelerator=gpu, but no GPU is to be seen here: leave it at auto, or go where one is")
     try:
         started: ClusterEnvironment = LightningEnvironment()
         if TorchElasticEnvironment.detect():

@@ -2,6 +2,7 @@
 
 import glob
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -108,7 +109,7 @@ class Prepared:
     def load_student(self) -> Encoder:
         model = self.config.model
         torch.manual_seed(derived_seed(self.config.seed, "head"))  # the pooler cls_head may start untrained
-        return load_encoder(self.base_folder, model.pooler, model.layers, train=True)
+        return self._reading(load_encoder(self.base_folder, model.pooler, model.layers, train=True))
 
     def load_mlm(self, student: Encoder) -> MaskedLanguage | None:
         objective = self.config.objective
@@ -118,7 +119,16 @@ class Prepared:
 
     def load_teachers(self) -> list[Encoder]:
         teacher = self.config.teacher
-        return [load_encoder(folder, teacher.pooler, teacher.layers) for folder in self.teachers]
+        return [self._reading(load_encoder(folder, teacher.pooler, teacher.layers)) for folder in self.teachers]
+
+    def _reading(self, encoder: Encoder) -> Encoder:
+        length = self.config.data.max_length
+        if length > encoder.positions:
+            raise UserError(
+                f"data.max_length={length} is more than the {encoder.positions} tokens that "
+                f"{encoder.backbone.name_or_path} reads: lower it"
+            )
+        return encoder
 
 
 def read_provenance(folder: Path) -> dict[str, Any] | None:
@@ -152,7 +162,8 @@ def prepare(config: Config) -> Prepared:
         raise UserError(
             f"{name}, fewer than data.batch_size={config.data.batch_size}: lower data.batch_size or give more text"
         )
-    _check_writable(Path(config.paths.runs))
+    for key in ("runs", "cache"):
+        _check_writable(f"paths.{key}", Path(getattr(config.paths, key)))
     fingerprints = {"model": fingerprint_model(model), "corpus": data.sha256, "suite": suite.checksum}
     if teachers:
         fingerprints["teacher"] = "+".join(fingerprint_model(folder) for folder in teachers)
@@ -200,10 +211,14 @@ def _matches(path: str) -> list[str]:
     return [folder for folder in found if ".kept-" not in folder]  # set aside by fresh=true
 
 
-def _check_writable(runs: Path) -> None:
+def _check_writable(key: str, folder: Path) -> None:
+    reason: str | None = None
     try:
-        runs.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"paths.runs={runs} cannot be made ({error.strerror}): name a folder you may write to"
-        ) from None
+        reason = f"cannot be made ({error.strerror})"
+    else:
+        if not os.access(folder, os.W_OK | os.X_OK):
+            reason = "may not be written to"
+    if reason is not None:
+        raise UserError(f"{key}={folder} {reason}: name a folder you may write to")

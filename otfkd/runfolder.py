@@ -42,7 +42,7 @@ def set_aside(folder: Path) -> None:
 def logging_to(path: Path) -> Iterator[None]:
     """Write this run's messages, and the traceback of what ends it, to its own log."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _File(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.setLevel(logging.INFO)
     log.addHandler(handler)
@@ -54,7 +54,8 @@ def logging_to(path: Path) -> Iterator[None]:
         raise
     finally:
         log.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):  # as in handleError
+            handler.close()
 
 
 def log_to_terminal() -> None:
@@ -63,6 +64,13 @@ def log_to_terminal() -> None:
     log.propagate = False
     if not log.handlers:
         log.addHandler(_Stderr())
+
+
+class _File(logging.FileHandler):
+    """A run's own log; where a disk is full, what fails for it next says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging prints a traceback here
+        pass
 
 
 class _Stderr(logging.Handler):

@@ -30,7 +30,7 @@ from otfkd.distill.rotation import TeacherRotation
 from otfkd.distill.snapshots import SnapshotCache
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.distill.training import TrainingModule
-from otfkd.errors import UserError
+from otfkd.errors import UserError, machine_refusals_told
 from otfkd.finetune.module import FineTuning
 from otfkd.launch import cluster, join, launch, one_voice
 from otfkd.loggers import check_logger, final_scores, make_mirror
@@ -76,7 +76,7 @@ def train(config: Config) -> TrainResult:
     """
     if not join(config):
         return launch(train, config)
-    with _numerics(config), one_voice():
+    with _numerics(config), one_voice(), machine_refusals_told():
         return _plan_and_train(config)
 
 

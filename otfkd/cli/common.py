@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from otfkd.composition import conf_dir, prepare_overrides
 from otfkd.config import Root
-from otfkd.errors import Interrupted, UserError
+from otfkd.errors import Interrupted, UserError, first_line, machine_refusals_told
 from otfkd.runfolder import log_to_terminal
 
 DONE, OURS, USERS, INTERRUPTED = 0, 1, 2, 130
@@ -62,9 +62,11 @@ def exit_with(action: Callable[[], Any]) -> None:
     """Run an action and exit: 0 done, 2 the user's error, 1 ours, 130 interrupted."""
     # Before torch loads: OpenMP threads that spin while they wait make a step tens of times slower on a shared machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     log_to_terminal()
     try:
-        action()
+        with machine_refusals_told():
+            action()
     except UserError as error:
         _fail(USERS, str(error))
     except BrokenPipeError:
@@ -75,7 +77,7 @@ def exit_with(action: Callable[[], Any]) -> None:
     except Exception as error:
         if type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):
             _fail(USERS, _first_sentence(error))
-        _fail(OURS, f"{type(error).__name__}: {error} (a fault of otfkd's; the traceback is in run.log)")
+        _fail(OURS, f"{type(error).__name__}: {first_line(error)} (a fault of otfkd's; the traceback is in run.log)")
     raise SystemExit(DONE)
 
 
@@ -94,5 +96,6 @@ def keep_traceback(runs: str) -> None:
     """Append the current traceback to the log beside the runs, for errors that come before a run has a folder."""
     folder = Path(runs)
     if folder.is_dir() and os.access(folder, os.W_OK):
-        with (folder / "run.log").open("a", encoding="utf-8") as file:
+        # On a full disk the error itself is what counts.
+        with contextlib.suppress(OSError), (folder / "run.log").open("a", encoding="utf-8") as file:
             file.write(traceback.format_exc())

@@ -65,7 +65,10 @@ def find_corpus(config: DataConfig, cache: Path) -> Corpus:
     elif config.source == "hub":
         from otfkd.data.hub import download
 
-        assert config.repo is not None and config.file is not None
+        if config.repo is None or config.file is None:
+            raise UserError(
+                "data.source=hub needs data.repo and data.file: take data=wiki1m, or data=text data.path=FILE"
+            )
         path = download(config.repo, config.file, "data=text data.path=FILE")
     elif config.source != "text":
         raise UserError(

@@ -1,6 +1,7 @@
 """Files and folders that are whole or not there: written under a temporary name, synced if files, then renamed."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -8,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+_FULL = 1 << 16  # bytes left of a disk that is full
 
 
 @contextlib.contextmanager
@@ -23,8 +26,12 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
+        full = shutil.disk_usage(path.parent).free < _FULL
         temporary.unlink(missing_ok=True)
+        if full and isinstance(error, Exception) and not isinstance(error, OSError):
+            # torch and safetensors have errors of their own for a full disk.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
 
 

@@ -57,7 +57,9 @@ def from_hub(config: EvaluationConfig | DataConfig, cache: Path) -> Path:
     from otfkd.data.hub import download
     from otfkd.provenance import sha256_file
 
-    assert config.repo is not None and config.file is not None
+    if config.repo is None or config.file is None:
+        section = "data" if isinstance(config, DataConfig) else "evaluation"
+        raise UserError(f"there is no SentEval data: give {section}.path=FOLDER, or set OTFKD_DATA")
     archive = download(config.repo, config.file, "evaluation.path=FOLDER or OTFKD_DATA=FOLDER")
     target = cache / "senteval" / sha256_file(archive)[:16]
     if not (target / ".whole").is_file():

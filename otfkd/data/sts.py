@@ -149,7 +149,8 @@ def _year(root: Path, year: str) -> TestTask:
 
 def _mteb_suite(config: EvaluationConfig, cache: Path) -> Suite:
     source = config.path or config.repo
-    assert source is not None
+    if source is None:
+        raise UserError("evaluation.suite=mteb needs evaluation.path or evaluation.repo: take evaluation=mteb")
 
     def subset(name: str, split: str, expected: int) -> tuple[Subset]:
         return (Subset(split, mteb.pairs(source, name, split, expected, cache)),)

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from otfkd.data.corpus import Corpus
 from otfkd.data.files import replacing, write_text
 from otfkd.errors import UserError
-from otfkd.provenance import sha256_bytes
+from otfkd.provenance import sha256_bytes, sha256_file
 
 FORMAT = 1
 _CHUNK = 10_000
@@ -94,7 +94,8 @@ def token_cache(
     """Open the token cache of a corpus, making it first if this content was never read so.
 
     Raises:
-        UserError: a corpus without sentences, a line that is not UTF-8, or a prompt that leaves no room.
+        UserError: a corpus without sentences, one that changes, a line that is not UTF-8, or a prompt that leaves no
+            room.
     """
     key = sha256_bytes([f"{FORMAT}|{corpus.sha256}|{fingerprint_tokenizer(tokenizer, prompt)}|{max_length}".encode()])[
         :24
@@ -103,6 +104,8 @@ def token_cache(
     if not (arrow.is_file() and counts.is_file()):
         with replacing(arrow) as temporary:
             rows, lines = _write(temporary, corpus, tokenizer, max_length, prompt)
+            if sha256_file(corpus.path) != corpus.sha256:
+                raise UserError(f"{corpus.path} was changed while it was read: give the command again")
         # The counts come last: with them there, the table is whole.
         write_text(counts, json.dumps({"rows": rows, "blank": lines - rows}))
     blank: int = json.loads(counts.read_text())["blank"]

@@ -8,7 +8,7 @@ from torch import Tensor
 from otfkd.config import Compute
 from otfkd.data.collate import pad
 from otfkd.data.tokens import tokenize
-from otfkd.errors import DivergenceError
+from otfkd.errors import DivergenceError, UserError
 from otfkd.models.encoder import Encoder, evaluating
 
 
@@ -36,9 +36,15 @@ def encode(
 
     Raises:
         DivergenceError: an embedding is not finite.
+        UserError: a sentence is longer than the model reads.
     """
     distinct = list(dict.fromkeys(sentences))
     ids = tokenize(encoder.tokenizer, distinct, max_length, encoder.prompt) if distinct else []
+    longest = max(map(len, ids), default=0)
+    if longest > encoder.positions:
+        raise UserError(
+            f"a sentence has {longest} tokens and the model reads {encoder.positions}: lower max_length to it"
+        )
     by_length = sorted(range(len(distinct)), key=lambda i: len(ids[i]))
     vectors = torch.empty(len(distinct), encoder.width)
     with evaluating(encoder), torch.autocast(encoder.device.type, torch.bfloat16, compute == "bfloat16"):

@@ -65,9 +65,16 @@ class Encoder(nn.Module):
         return int(self.tokenizer.pad_token_id)
 
     @property
+    def positions(self) -> int:
+        """Tokens of a sentence that there are positions for."""
+        # RoBERTa and its kin count from after the padding's id.
+        first = getattr(getattr(self.backbone, "embeddings", None), "padding_idx", -1) + 1
+        return int(self.backbone.config.max_position_embeddings) - first
+
+    @property
     def longest(self) -> int:
         """Tokens that can be read of a sentence: what the tokenizer says, as far as there are positions."""
-        return min(int(self.tokenizer.model_max_length), int(self.backbone.config.max_position_embeddings))
+        return min(int(self.tokenizer.model_max_length), self.positions)
 
     @property
     def reading(self) -> str:

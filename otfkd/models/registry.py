@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from tokenizers.normalizers import Lowercase, Sequence
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -111,7 +111,8 @@ def load_encoder(
             a head reads.
 
     Raises:
-        UserError: unreadable files, no pooler known, more layers than there are, or a pooler without trained weights.
+        UserError: unreadable files, a tokenizer that is not the model's, no pooler known, more layers than there are,
+            or a pooler without trained weights.
     """
     chosen = pooler or saved_pooler(folder)
     if chosen is None:
@@ -131,7 +132,7 @@ def load_encoder(
                 folder, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True,
                 output_loading_info=True, trust_remote_code=False,
             )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # transformers raises many kinds for files that are not what they should be
         raise UserError(
             f"the model in {folder} cannot be loaded ({first_line(error)}): fetch or export it again"
         ) from None
@@ -142,9 +143,15 @@ def load_encoder(
         )
     backbone.pooler = None  # transformers' own pooler: random where the checkpoint has none, and never read here
     enable_packing(backbone)
+    tokenizer = _tokenizer(folder)
+    most, rows = max(tokenizer.get_vocab().values()), backbone.get_input_embeddings().num_embeddings
+    if most >= rows:
+        raise UserError(
+            f"the tokenizer in {folder} has ids up to {most} and the model {rows} embeddings: give it its own"
+        )
     head = _head(folder, config.hidden_size, train=train) if chosen == "cls_head" else None
     return Encoder(
-        backbone, _tokenizer(folder), chosen, head, prompt=saved_prompt(folder), pool_prompt=pools_prompt(folder),
+        backbone, tokenizer, chosen, head, prompt=saved_prompt(folder), pool_prompt=pools_prompt(folder),
         normalize=pooler is None and not train and normalizes(folder),
     ).eval()  # fmt: skip
 
@@ -152,7 +159,7 @@ def load_encoder(
 def _config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # as above
         raise UserError(
             f"{folder}/config.json cannot be used ({first_line(error)}): give a model that transformers knows"
         ) from None
@@ -166,7 +173,7 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # as above
         raise UserError(
             f"the tokenizer in {folder} cannot be loaded ({first_line(error)}): give a folder with its files"
         ) from None
