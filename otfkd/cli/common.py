@@ -1,5 +1,6 @@
 """What all commands share: Hydra around a task, errors as one sentence, exit codes."""
 
+import contextlib
 import functools
 import os
 import sys
