@@ -162,6 +162,7 @@ def test_minilm_scores_what_is_known(real_data: Path, pooler: Pooler, layers: in
         protocol=None,
         split=None,
         every=None,
+        dev_compute="float32",
         batch_size=128,
         max_length=128,
     )
