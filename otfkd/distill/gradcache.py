@@ -51,12 +51,13 @@ def _again(embed: Embed, tokens: Tokens) -> Tensor:
 def taught_in_chunks(teacher: TeacherSlot, batch: Batch, size: int | None, only: int | None = None) -> list[Tensor]:
     """What a slot gives for a whole batch, (B, d_m) of each member asked, embedded so many sentences at a time."""
     if size is None:
-        return teacher(batch.student, batch.teachers, only=only)
+        whole: list[Tensor] = teacher(batch.student, batch.teachers, only=only)
+        return whole
     read = [_split(tokens, size) for tokens in (batch.student, *batch.teachers)]
     parts = [teacher(student, own, only=only) for student, *own in zip(*read, strict=True)]
     return [torch.cat(member) for member in zip(*parts, strict=True)]
 
 
 def _split(tokens: Tokens, size: int) -> Iterator[Tokens]:
-    for ids, mask in zip(tokens.input_ids.split(size), tokens.attention_mask.split(size), strict=True):
-        yield Tokens(ids, mask)
+    for first in range(0, len(tokens.input_ids), size):
+        yield Tokens(tokens.input_ids[first : first + size], tokens.attention_mask[first : first + size])

@@ -40,7 +40,8 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 def loss_of(embeddings: Tensor) -> Tensor:
-    return info_nce(*embeddings.chunk(2), 0.05)
+    view1, view2 = embeddings.chunk(2)
+    return info_nce(view1, view2, 0.05)
 
 
 def gradcache_by_hand(encoder: Encoder, embed: Embed, tokens: Tokens, size: int) -> tuple[float, dict[str, Tensor]]:
@@ -56,7 +57,7 @@ def gradcache_by_hand(encoder: Encoder, embed: Embed, tokens: Tokens, size: int)
     loss = loss_of(representations)
     loss.backward()  # type: ignore[no-untyped-call]
     assert representations.grad is not None
-    for part, state, gradient in zip(parts, states, representations.grad.split(size), strict=True):
+    for part, state, gradient in zip(parts, states, [representations.grad[at : at + size] for at in rows], strict=True):
         torch.set_rng_state(state)
         embed(part).backward(gradient)  # type: ignore[no-untyped-call]
     return float(loss), gradients(encoder)
@@ -212,7 +213,7 @@ def test_fine_tuning_goes_in_chunks_too(configure: Configure, still: Path, tmp_p
     losses = []
     for size in ("null", "3"):
         folder = train(configure(*run, f"trainer.chunk={size}")).folder
-        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        losses.append([row["loss"] for row in rows if "loss" in row])
+        logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        losses.append([row["loss"] for row in logged if "loss" in row])
     assert len(losses[0]) == 3
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
