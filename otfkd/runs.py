@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -177,17 +177,18 @@ def _trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
 def _numerics(config: Config) -> Iterator[None]:
     """Threads and matrix precision of this run alone: the next job of a sweep must not inherit them."""
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
-    fills = torch.utils.deterministic.fill_uninitialized_memory
+    deterministic: Any = torch.utils.deterministic  # a module whose one attribute type checkers do not see
+    fills = deterministic.fill_uninitialized_memory
     torch.set_num_threads(config.trainer.threads or threads)
     torch.set_float32_matmul_precision("high" if config.precision.tf32 else "highest")
     # A twentieth of a step, and determinism does not need it: all memory is written before it is read.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    deterministic.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
-        torch.utils.deterministic.fill_uninitialized_memory = fills
+        deterministic.fill_uninitialized_memory = fills
 
 
 def _learning(

@@ -42,5 +42,5 @@ def _first_step(runs: Path) -> float:
         check=True, capture_output=True,
     )  # fmt: skip
     (timings,) = runs.glob("*/*/*/timings.jsonl")
-    at = [json.loads(line)["at"] for line in timings.read_text().splitlines()]
+    at: list[float] = [json.loads(line)["at"] for line in timings.read_text().splitlines()]
     return min(at) - start

@@ -86,7 +86,7 @@ class _Clock(L.Callback):
 def ours(steps: int, *overrides: str) -> list[float]:
     """Seconds of each step of a run of ours, without evaluation."""
     clock, trainer = _Clock(), runs._trainer
-    timed = {
+    timed: dict[str, Any] = {
         "_trainer": lambda config, callbacks: trainer(config, [*callbacks, clock]),
         "dev_score": lambda *_: 0.0,
         "_test": lambda *_: [],
@@ -147,10 +147,10 @@ def work_of_a_step() -> float:
     encoder = load_encoder(find_model("minilm"), "cls")
     sentences = corpus().read_text().split("\n")[: 20 * BATCH]
     lengths = [len(ids) for ids in tokenize(encoder.tokenizer, sentences, LENGTH)]
-    layers = encoder.backbone.encoder.layer
-    weights = sum(parameter.numel() for name, parameter in layers.named_parameters() if parameter.dim() == 2)
+    layers = encoder.get_submodule("backbone.encoder.layer")
+    weights = sum(parameter.numel() for parameter in layers.parameters() if parameter.dim() == 2)
     tokens, pairs = sum(lengths) / 20, sum(length**2 for length in lengths) / 20
-    return 2 * (6 * weights * tokens + 12 * len(layers) * encoder.width * pairs)
+    return 2 * (6 * weights * tokens + 12 * int(encoder.backbone.config.num_hidden_layers) * encoder.width * pairs)
 
 
 def group_p_time() -> float:

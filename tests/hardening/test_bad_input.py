@@ -23,11 +23,9 @@ from otfkd.evaluation.encode import encode
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import load_encoder
 from otfkd.runs import train
-from tests.cli.running import Command, assert_refused, otfkd_command
+from tests.cli.commands import Command, assert_refused
 from tests.conftest import make_corpus, make_model, make_tokenizer
 from tests.test_resume import final
-
-__all__ = ["otfkd_command"]  # a fixture
 
 SHORT = ("trainer.max_steps=2", "evaluation.every=null")
 

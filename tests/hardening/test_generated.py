@@ -14,12 +14,10 @@ from hypothesis import strategies as st
 import otfkd.prepare
 from otfkd.composition import quoted
 from otfkd.data.sts import load_suite
-from tests.cli.running import Command, otfkd_command
+from tests.cli.commands import Command
 from tests.data.senteval import make_senteval
 from tests.hardening.driving import ends_well
 from tests.test_config import LEAVES
-
-__all__ = ["otfkd_command"]  # a fixture
 
 pytestmark = pytest.mark.slow
 

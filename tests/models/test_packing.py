@@ -38,8 +38,8 @@ def make_backbone(config: type, model: type, **more: object) -> PreTrainedModel:
     backbone: PreTrainedModel = model(config(**SHAPE, pad_token_id=1, **more), add_pooling_layer=False).eval()
     # RoBERTa's and BERT's padding rows start at zero: a wrong position or a padding that leaks must not go unseen.
     with torch.no_grad():
-        for table in (backbone.embeddings.position_embeddings, backbone.embeddings.word_embeddings):
-            table.weight.normal_(std=0.5)
+        for table in ("position_embeddings", "word_embeddings"):
+            backbone.get_parameter(f"embeddings.{table}.weight").normal_(std=0.5)
     return backbone
 
 
