@@ -93,8 +93,9 @@ class SnapshotCache:
                 save_file(self._copy, temporary)
             snapshot.sha256 = sha256_file(path)
         except (OSError, SafetensorError) as error:
+            told = getattr(error, "strerror", None) or first_line(error)
             raise UserError(
-                f"{path} could not be written ({first_line(error)}): make room, and the same command goes on "
+                f"{path} could not be written ({told}): make room, and the same command goes on "
                 "from the last checkpoint"
             ) from None
 
