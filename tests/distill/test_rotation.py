@@ -231,7 +231,7 @@ def test_no_step_waits_for_a_snapshots_file_but_one_does(
     folder = train(configure(*run)).folder
     teacher = recorder.teacher(5)
     assert teacher is not None
-    assert same(teacher, recorder.student[4])
+    assert same(teacher, recorder.trained[4])
     assert untold == [0] * (waits - 4)
     assert named == [True] * (2 if waits == 7 else 1)
     assert final(folder) == final(straight)
