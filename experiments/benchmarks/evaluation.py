@@ -15,11 +15,9 @@ from otfkd.data.sts import Task, load_suite
 from otfkd.evaluation.sts import evaluate
 from otfkd.models.registry import find_model, load_encoder
 
-ROUNDS = 2
-
 
 def measure() -> list[Row]:
-    """Seconds for all tasks in turn, the better of `ROUNDS`, and how far scores are apart."""
+    """Seconds for all tasks, and how far scores are apart."""
     suite = "sts" if os.environ.get("OTFKD_DATA") else "mini"
     config = EvaluateConfig.from_hydra(compose([f"evaluation={suite}", "model=minilm"], "evaluate"))
     tasks = load_suite(config.evaluation, config.paths.data_root, Path(config.paths.cache)).test
@@ -39,11 +37,10 @@ def measure() -> list[Row]:
     }
     seconds: dict[str, float] = {}
     scores: dict[str, dict[str, float]] = {}
-    for _ in range(ROUNDS):
-        for name, arm in arms.items():
-            start = time.perf_counter()
-            scores[name] = arm()
-            seconds[name] = min(time.perf_counter() - start, seconds.get(name, float("inf")))
+    for name, arm in arms.items():
+        start = time.perf_counter()
+        scores[name] = arm()
+        seconds[name] = time.perf_counter() - start
     return [
         ratio("STS scoring, float32 / peer", seconds["float32"], seconds["peer"], 0.65),
         ratio("STS scoring, bf16 encoder / peer", seconds["bf16"], seconds["peer"], 0.30),

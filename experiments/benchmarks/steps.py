@@ -24,8 +24,8 @@ from otfkd.distill.shuffling import group_p
 from otfkd.models.registry import find_model, load_encoder
 
 BATCH, LENGTH = 64, 32
-SHORT, LONG = 24, 130  # steps of a timed run; the long one has a rotation in it
-WARM_UP = 4
+SHORT, LONG = 14, 130  # steps of a timed run; the long one has a rotation in it
+WARM_UP = 3
 ROUNDS = 3
 EVERY = 125  # steps between rotations
 

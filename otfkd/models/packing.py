@@ -18,6 +18,7 @@ from otfkd.data.collate import Tokens
 from otfkd.models.dropout import cheapen, dropout
 
 _ATTENTION = "otfkd_packed"
+_SHORT = 64  # tokens
 # Architectures known to hand their keywords down to attention, and whether positions count from after the padding id.
 _POSITIONS_AFTER_PADDING = {"bert": False, "roberta": True, "xlm-roberta": True}
 
@@ -97,23 +98,22 @@ def _attention(
         return attended, None
     query, key, value = (packing.pad(part[0].transpose(0, 1)).transpose(1, 2) for part in (query, key, value))
     seen = packing.mask[:, None, None, :]
-    if dropout and query.device.type == "cpu":
-        attended = _with_dropout(query, key, value, seen, dropout, scaling)
+    if query.device.type == "cpu" and (dropout or (query.dtype == torch.bfloat16 and seen.shape[-1] <= _SHORT)):
+        attended = _plain(query, key, value, seen, dropout, scaling)
     else:
         attended = nn.functional.scaled_dot_product_attention(query, key, value, seen, dropout, scale=scaling)
     return packing.pack(attended.transpose(1, 2))[None], None
 
 
-def _with_dropout(
-    query: Tensor, key: Tensor, value: Tensor, seen: Tensor, p: float, scaling: float | None
-) -> Tensor:  # torch has no fused kernel for this on a CPU, and its unfused one draws its dropout slowly
+def _plain(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, p: float, scaling: float | None) -> Tensor:
+    # On a CPU torch has no fused kernel with dropout, and its bfloat16 one takes twice as long on short sentences.
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     unseen = torch.zeros(seen.shape, dtype=query.dtype).masked_fill_(~seen, torch.finfo(query.dtype).min)
     scores = torch.baddbmm(
         unseen.expand(-1, query.shape[1], -1, -1).flatten(0, 1), query.flatten(0, 1), key.flatten(0, 1).mT, alpha=scale
     )
-    weights = dropout(scores.softmax(-1), p)
-    return torch.bmm(weights, value.flatten(0, 1)).view(query.shape)
+    weights = scores.softmax(-1)
+    return torch.bmm(dropout(weights, p) if p else weights, value.flatten(0, 1)).view(query.shape)
 
 
 AttentionInterface.register(_ATTENTION, _attention)

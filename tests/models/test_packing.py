@@ -35,7 +35,7 @@ ARCHITECTURES = [(BertConfig, BertModel), (RobertaConfig, RobertaModel), (XLMRob
 
 def make_backbone(config: type, model: type, **more: object) -> PreTrainedModel:
     torch.manual_seed(0)
-    backbone: PreTrainedModel = model(config(**SHAPE, pad_token_id=1, **more), add_pooling_layer=False).eval()
+    backbone: PreTrainedModel = model(config(**(SHAPE | more), pad_token_id=1), add_pooling_layer=False).eval()
     # RoBERTa's and BERT's padding rows start at zero: a wrong position or a padding that leaks must not go unseen.
     with torch.no_grad():
         for table in ("position_embeddings", "word_embeddings"):
@@ -43,9 +43,9 @@ def make_backbone(config: type, model: type, **more: object) -> PreTrainedModel:
     return backbone
 
 
-def make_tokens(rows: int = 9, seed: int = 0) -> Tokens:
+def make_tokens(rows: int = 9, seed: int = 0, longest: int = 17) -> Tokens:
     rng = random.Random(seed)
-    return pad([[rng.randrange(2, 100) for _ in range(rng.randint(1, 17))] for _ in range(rows)], 1)
+    return pad([[rng.randrange(2, 100) for _ in range(rng.randint(1, longest))] for _ in range(rows)], 1)
 
 
 def encoders(backbone: PreTrainedModel, pooler: Pooler) -> tuple[Encoder, Encoder]:
@@ -93,6 +93,18 @@ def test_attention_with_its_own_dropout_has_torchs_expectation(monkeypatch: pyte
     expected.eval()
     tokens = make_tokens()
     torch.testing.assert_close(found(tokens), expected(tokens), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [9, 90])
+def test_in_bfloat16_too_whatever_the_length(length: int) -> None:
+    backbone = make_backbone(BertConfig, BertModel, max_position_embeddings=100)
+    found, expected = encoders(backbone, "mean")
+    tokens = make_tokens(longest=length)
+    with torch.autocast("cpu", torch.bfloat16):
+        coarse = found(tokens)
+    exact = expected(tokens)
+    assert 0 < (coarse - exact).abs().max() < 0.1
+    assert torch.cosine_similarity(coarse.float(), exact).min() > 0.999
 
 
 def test_dropout_reaches_attention_and_all_else(tmp_path: Path) -> None:
