@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -67,12 +67,18 @@ def tokenize(
         raise UserError(
             f"the model's prompt {prompt!r} leaves no room for a sentence within max_length={max_length}: raise it"
         )
-    encoded = tokenizer(
-        [prompt + sentence for sentence in sentences], truncation=True, max_length=max_length, padding=False,
-        return_attention_mask=False, return_token_type_ids=False,
-    )  # fmt: skip
-    ids: list[list[int]] = encoded["input_ids"]
-    return ids
+    texts = [prompt + sentence for sentence in sentences]
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        slow: list[list[int]] = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
+        return slow
+    # The library itself: what transformers wraps around it takes a third of the time.
+    backend.no_padding()
+    backend.enable_truncation(max_length)
+    try:
+        return [encoding.ids for encoding in backend.encode_batch_fast(texts)]
+    finally:
+        backend.no_truncation()
 
 
 def prompt_length(tokenizer: PreTrainedTokenizerBase, prompt: str) -> int:
@@ -127,7 +133,9 @@ def _write(
         for chunk in _chunks(corpus.sentences()):
             ids = tokenize(tokenizer, [sentence for _, sentence in chunk], max_length, prompt)
             lines = [line for line, _ in chunk]
-            writer.write_batch(pa.record_batch([pa.array(lines), pa.array(ids, _SCHEMA.field(1).type)], _SCHEMA))
+            ends = pa.array(np.cumsum([0, *map(len, ids)], dtype=np.int32))
+            flat = pa.array(np.fromiter(chain.from_iterable(ids), np.int32))
+            writer.write_batch(pa.record_batch([pa.array(lines), pa.ListArray.from_arrays(ends, flat)], _SCHEMA))
             rows += len(chunk)
     if rows == 0:
         raise UserError(f"{corpus.path} has no sentence: give a text file with one sentence a line")

@@ -1,6 +1,7 @@
 """The token cache: whole, true to the tokenizer, and made anew exactly when something that matters changed."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -195,3 +196,13 @@ def test_a_prompts_length_counts_the_special_token_before_it_alone(
     tokenizer: PreTrainedTokenizerBase, prompt: str, length: int
 ) -> None:
     assert prompt_length(tokenizer, prompt) == length
+
+
+def test_a_tokenizer_without_the_library_beneath_is_asked_itself(tokenizer: PreTrainedTokenizerBase) -> None:
+    class Slow:
+        def __call__(self, *given: Any, **named: Any) -> Any:
+            return tokenizer(*given, **named)
+
+    slow = cast(PreTrainedTokenizerBase, Slow())
+    expected = tokenizer([f"a {line}" for line in SENTENCES], truncation=True, max_length=6)["input_ids"]
+    assert tokens.tokenize(slow, SENTENCES, 6, "a ") == tokens.tokenize(tokenizer, SENTENCES, 6, "a ") == expected
