@@ -56,7 +56,7 @@ def test_memory_open_files_and_folder_stay_flat_over_20000_steps_and_200_rotatio
     model = make_model(tmp_path / "model", width=8, layers=1)
     result = train(configure(
         f"model={model}", "experiment=otfkd", f"schedule.every={EVERY}", f"trainer.max_steps={STEPS}",
-        "data.batch_size=2", "data.max_length=8", "evaluation.every=500", "trainer.checkpoint_every=250",
+        "data.batch_size=4", "data.max_length=8", "evaluation.every=500", "trainer.checkpoint_every=250",
     ))  # fmt: skip
 
     rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
