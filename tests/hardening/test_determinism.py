@@ -25,7 +25,7 @@ JOBS: Jobs = {
         "schedule.every=2",
         "precision.deterministic=false",
     ),
-    "tuned": ("experiment=finetune_stsb", "data=mini", "data.batch_size=4"),
+    "tuned": ("experiment=finetune_stsb", "data=mini", "data.batch_size=4", "evaluation=mini"),
 }
 
 
