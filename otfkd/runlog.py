@@ -36,11 +36,15 @@ class RunLog:
             self._mirror.log(step, values)
 
     @first_only
-    def rotation(self, row: dict[str, Any]) -> None:
-        self._rotations.append(row)
+    def announce(self, row: dict[str, Any]) -> None:
+        """Tell people of a rotation; its line follows when the snapshot's file is whole."""
         if self._mirror is not None:
             self._mirror.log(*_rotation_point(row))
         logging.getLogger("otfkd").info("after step %d, %s", row["step"], _told(row))
+
+    @first_only
+    def rotation(self, row: dict[str, Any]) -> None:
+        self._rotations.append(row)
 
     @first_only
     def timing(self, event: str, **facts: Any) -> None:

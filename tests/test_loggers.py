@@ -4,7 +4,6 @@ import csv
 import importlib.util
 import json
 import logging
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -219,5 +218,4 @@ def test_a_run_whose_logger_fails_has_the_same_rows(
         straight.folder.with_name("s0.kept-1") / "metrics.jsonl"
     ).read_text()
     assert [row.average for row in mirrored.rows] == [row.average for row in straight.rows]
-    # A rotation is told when its file is whole, at the next step perhaps, as a point of its own.
-    assert re.match(r"W&B lost \d+ of 1[2-4] points \(no answer at 5\): ", warnings(caplog)[-1])
+    assert warnings(caplog)[-1].startswith("W&B lost 8 of 12 points (no answer at 5): ")

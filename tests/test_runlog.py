@@ -89,8 +89,8 @@ def test_a_logger_gets_the_metrics_and_a_rotations_numbers(tmp_path: Path) -> No
         log = RunLog(tmp_path, mirror)
         log.rewind({"metrics": 0, "rotations": 0})
         log.metrics(3, {"loss": 1.5})
-        log.rotation({**ROTATED, "dev": None})
-        log.rotation({"event": "refused", "step": 9, "reason": "worse"})
+        log.announce({**ROTATED, "dev": None})
+        log.announce({"event": "refused", "step": 9, "reason": "worse"})
     assert kept.seen == [({"loss": 1.5}, 3), ({"rotation/step": 8, "rotation/generation": 2}, 8)]
 
 

@@ -21,7 +21,8 @@ class Log(Protocol):
     """Where the callback writes; `offsets` and `rewind` let a resume write each line once."""
 
     def metrics(self, step: int, values: dict[str, Any]) -> None: ...
-    def rotation(self, row: dict[str, Any]) -> None: ...
+    def announce(self, row: dict[str, Any]) -> None: ...  # at once
+    def rotation(self, row: dict[str, Any]) -> None: ...  # when what it names is whole
     def offsets(self) -> dict[str, int]: ...
     def rewind(self, offsets: dict[str, int]) -> None: ...
 
@@ -146,7 +147,7 @@ class TeacherRotation(L.Callback):
         chosen = self.candidates.choose(student, self.step, dev)
         refusal = self._refusal(chosen)
         if chosen is None or refusal is not None:
-            self.run_log.rotation({"event": "refused", "step": self.step, "reason": refusal})
+            self._say({"event": "refused", "step": self.step, "reason": refusal})
             return
         before = self.diagnose(module, batch)
         self.pool.add(slot, student, chosen, self.cache)
@@ -160,8 +161,13 @@ class TeacherRotation(L.Callback):
             "lr": trainer.optimizers[0].param_groups[0]["lr"], "members": len(slot.members),
             **_paired(before, self.diagnose(module, batch)),
         }  # fmt: skip
+        self.run_log.announce(self.untold[1])
         self._tell()
         self._begin_again(trainer, module)
+
+    def _say(self, row: dict[str, Any]) -> None:
+        self.run_log.announce(row)
+        self.run_log.rotation(row)
 
     def _settle(self) -> None:
         """Have the last snapshot's file whole and its rotation told."""
@@ -208,7 +214,7 @@ class TeacherRotation(L.Callback):
         if self.generation == 0:
             self.generation = 1
             self._installed(slot)
-            self.run_log.rotation({"event": "follows", "step": self.step, "generation": 1})
+            self._say({"event": "follows", "step": self.step, "generation": 1})
 
     def _save(self, trainer: L.Trainer) -> None:
         stop = self.stopping() and self.step < self.plan.max_steps
