@@ -16,7 +16,9 @@ ALIKE = ", which ranks as the student does (agreement {}): it has little new to 
 
 def told(row: dict[str, Any], folder: Path, caplog: pytest.LogCaptureFixture) -> str:
     with caplog.at_level(logging.INFO, "otfkd"):
-        RunLog(folder, None).announce(row)
+        log = RunLog(folder)
+        log.announce(row)
+        log.rotation(row)
     return caplog.messages[-1]
 
 

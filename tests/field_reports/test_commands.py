@@ -90,27 +90,6 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any], dic
 
 
 @pytest.mark.slow
-def test_b23_jobs_of_a_sweep_share_one_loggers_run(
-    otfkd_command: Command, overrides: list[str], tmp_path: Path, sent: list[Any]
-) -> None:
-    """The second job of a process goes on in the first one's run, and its lines are written twice."""
-    import wandb
-
-    run = ("train", "-m", *overrides, *SHORT, "logger=wandb", "seed=1,2")
-    assert otfkd_command(*run).code == 0
-    assert wandb.run is None
-    folders = sorted(tmp_path.glob("runs/simcse/*/s?"))
-    ids = [f"{folder.parent.name}-{folder.name}" for folder in folders]
-    assert len(set(ids)) == 2
-    for folder, name in zip(folders, ids, strict=True):
-        (history,) = folder.glob("wandb/offline-run-*")
-        assert history.name.endswith(name)
-        steps = [data["trainer/global_step"] for run_id, data, _ in sent if run_id == name and "loss" in data]
-        assert steps == [1, 2]
-    assert {run_id for run_id, *_ in sent} == set(ids)
-
-
-@pytest.mark.slow
 def test_b23_a_failed_job_closes_its_loggers_run(
     otfkd_command: Command, overrides: list[str], sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,29 +102,6 @@ def test_b23_a_failed_job_closes_its_loggers_run(
     assert wandb.run is None
     assert otfkd_command("train", *overrides, *SHORT, "logger=wandb", "seed=1").code == 0
     assert len({run_id for run_id, *_ in sent}) == 2
-
-
-@pytest.mark.slow
-def test_b24_a_resumed_logger_drops_steps(
-    configure: Callable[..., Config], sent: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Going on from an older checkpoint, the steps that were logged already are thrown away, or opened as a new run."""
-    config = configure("logger=wandb", "trainer.max_steps=8", "trainer.checkpoint_every=4", "evaluation.every=2")
-    scores = [2.0, 1.0]
-    with monkeypatch.context() as patched:
-        patched.setattr(otfkd.runs, "dev_score", lambda *_: scores.pop())  # and then no more: it fails after step 6
-        with pytest.raises(IndexError):
-            train(config)
-    before = len(sent)
-    folder = train(config).folder
-    written = rows(folder / "metrics.jsonl")
-    assert [row["step"] for row in written if "loss" in row] == list(range(1, 9))
-    assert [row["step"] for row in written if "dev" in row] == [2, 4, 6, 8]
-    assert {run_id for run_id, *_ in sent} == {f"{folder.parent.name}-s0"}
-    # W&B drops what comes with a step of its own below the last; ours come as values of an axis, so none is dropped.
-    assert all("step" not in named for *_, named in sent)
-    assert [data["trainer/global_step"] for _, data, _ in sent[before:] if "loss" in data] == [5, 6, 7, 8]
-    assert len(list(folder.glob("wandb/offline-run-*"))) == 2
 
 
 def test_b26_a_sweep_cannot_be_continued(
