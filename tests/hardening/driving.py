@@ -12,7 +12,7 @@ def contents(folder: Path) -> dict[Path, str]:
     return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def ends_well(command: Command, arguments: Sequence[str], inputs: Path) -> Outcome:
+def assert_ends_well(command: Command, arguments: Sequence[str], inputs: Path) -> Outcome:
     """Run a command; it must be done or refuse in one sentence, and leave its input as it was."""
     before = contents(inputs)
     outcome = command(*arguments)

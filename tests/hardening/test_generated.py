@@ -16,7 +16,7 @@ from otfkd.composition import quoted
 from otfkd.data.sts import load_suite
 from tests.cli.commands import Command
 from tests.data.senteval import make_senteval
-from tests.hardening.driving import ends_well
+from tests.hardening.driving import assert_ends_well
 from tests.test_config import LEAVES
 
 pytestmark = pytest.mark.slow
@@ -82,7 +82,7 @@ def test_configs(
     (tmp_path / "in").mkdir(exist_ok=True)
     monkeypatch.chdir(tmp_path / "in")
     given = [f"{key}={value}" for key, value in pairs]
-    ends_well(
+    assert_ends_well(
         otfkd_command,
         ["train", *overrides, "experiment=otfkd", "schedule.every=4", *given, "dry_run=true"],
         tmp_path / "in",
@@ -107,7 +107,7 @@ def test_corpora(
     corpus.parent.mkdir(exist_ok=True)
     corpus.write_bytes(b"\n".join(lines * copies) + end)
     few = ["data.batch_size=2", "trainer.max_steps=1", "evaluation.every=null"]
-    ends_well(otfkd_command, ["train", *overrides, *few, f"data.path={corpus}"], corpus.parent)
+    assert_ends_well(otfkd_command, ["train", *overrides, *few, f"data.path={corpus}"], corpus.parent)
 
 
 CELLS = st.one_of(
@@ -142,7 +142,7 @@ def test_labelled_examples(
     cell = json.dumps if quotes else str
     table.write_text("\n".join(",".join(map(cell, row)) for row in (names, *rows)))
     run = ["data=labelled", f"objective={objective}", f"data.path={table}", "data.batch_size=2", "trainer.max_steps=1"]
-    ends_well(otfkd_command, ["train", *overrides, *run, "evaluation.every=null"], table.parent)
+    assert_ends_well(otfkd_command, ["train", *overrides, *run, "evaluation.every=null"], table.parent)
 
 
 def spoil_line(content: bytes, rng: random.Random, put: bytes) -> bytes:
@@ -205,7 +205,9 @@ def test_sts_files(
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(senteval, root)
     spoil(rng.choice(sorted(path for path in root.rglob("*") if path.is_file())), rng, put)
-    ends_well(otfkd_command, ["train", *overrides, "evaluation=sts", f"evaluation.path={root}", "dry_run=true"], root)
+    assert_ends_well(
+        otfkd_command, ["train", *overrides, "evaluation=sts", f"evaluation.path={root}", "dry_run=true"], root
+    )
 
 
 SETTINGS = [
@@ -245,4 +247,4 @@ def test_models(
     run = ["trainer.max_steps=1", "evaluation.every=null", f"{use}={folder}", f"{use}.pooler=mean"]
     if use == "teacher":
         run += ["objective=distill"]
-    ends_well(otfkd_command, ["train", *overrides, *run], folder)
+    assert_ends_well(otfkd_command, ["train", *overrides, *run], folder)
