@@ -22,11 +22,15 @@ SICK = "SICK/SICK_test_annotated.txt"
 PAGE = "<!DOCTYPE html>\n<html><body>404</body></html>\n"
 
 
-def load(root: Path) -> Suite:
-    config = EvaluationConfig(
-        suite="sts", path=str(root), repo=None, file=None, protocol=None, split=None, every=None, dev_compute="float32",
+def asked(path: str | None) -> EvaluationConfig:
+    return EvaluationConfig(
+        suite="sts", path=path, repo="r", file="f", protocol=None, split=None, every=None, dev_compute="float32",
         batch_size=8, max_length=16,
     )  # fmt: skip
+
+
+def load(root: Path) -> Suite:
+    config = asked(str(root))
     return load_suite(config, None, root)
 
 
@@ -228,33 +232,11 @@ def test_a_folder_without_tasks_is_named_with_its_key(tmp_path: Path) -> None:
 
 
 def test_the_data_root_is_named_by_its_own_key(tmp_path: Path) -> None:
-    config = EvaluationConfig(
-        suite="sts",
-        path=None,
-        repo="r",
-        file="f",
-        protocol=None,
-        split=None,
-        every=None,
-        dev_compute="float32",
-        batch_size=8,
-        max_length=16,
-    )
+    config = asked(None)
     with pytest.raises(UserError, match=rf"paths.data_root={tmp_path} holds no STS tasks"):
         load_suite(config, str(tmp_path), tmp_path)
 
 
 def test_the_data_root_is_used_where_no_path_is_given(whole: Path, tmp_path: Path) -> None:
-    config = EvaluationConfig(
-        suite="sts",
-        path=None,
-        repo="r",
-        file="f",
-        protocol=None,
-        split=None,
-        every=None,
-        dev_compute="float32",
-        batch_size=8,
-        max_length=16,
-    )
+    config = asked(None)
     assert load_suite(config, str(whole), tmp_path).dev.size == 1500
