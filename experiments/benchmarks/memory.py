@@ -72,7 +72,7 @@ def corpus_memory(folder: Path, sizes: tuple[int, int] = (SMALL, LARGE), batches
     return rows
 
 
-def tokenising(folder: Path, sentences: int = 50_000) -> list[Row]:
+def tokenising(folder: Path, sentences: int = 200_000) -> list[Row]:
     """Sentences tokenised a second into a cache, and by the tokenizer library alone."""
     encoder = load_encoder(find_model("minilm"), "cls")
     texts = list(_repeated(list(mini_sentences()), sentences))

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -130,16 +131,30 @@ def _write(
 ) -> tuple[int, int]:
     rows = 0
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, _SCHEMA) as writer:
-        for chunk in _chunks(corpus.sentences()):
-            ids = tokenize(tokenizer, [sentence for _, sentence in chunk], max_length, prompt)
-            lines = [line for line, _ in chunk]
+        for lines, ids in _tokenized(_chunks(corpus.sentences()), tokenizer, max_length, prompt):
             ends = pa.array(np.cumsum([0, *map(len, ids)], dtype=np.int32))
             flat = pa.array(np.fromiter(chain.from_iterable(ids), np.int32))
             writer.write_batch(pa.record_batch([pa.array(lines), pa.ListArray.from_arrays(ends, flat)], _SCHEMA))
-            rows += len(chunk)
+            rows += len(lines)
     if rows == 0:
         raise UserError(f"{corpus.path} has no sentence: give a text file with one sentence a line")
     return rows, _line_count(corpus.path)
+
+
+def _tokenized(
+    chunks: Iterator[list[tuple[int, str]]], tokenizer: PreTrainedTokenizerBase, max_length: int, prompt: str
+) -> Iterator[tuple[list[int], list[list[int]]]]:
+    """Lines and token ids of each chunk; the next one is tokenised while this one is in use."""
+    with ThreadPoolExecutor(1) as beside:
+        begun = (
+            (
+                [line for line, _ in chunk],
+                beside.submit(tokenize, tokenizer, [sentence for _, sentence in chunk], max_length, prompt),
+            )
+            for chunk in chunks
+        )
+        for (lines, ids), _ in pairwise(chain(begun, [([], None)])):
+            yield lines, ids.result()
 
 
 def _line_count(path: Path) -> int:
