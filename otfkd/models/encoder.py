@@ -11,7 +11,7 @@ from otfkd.config import Pooler
 from otfkd.data.collate import Tokens
 from otfkd.data.tokens import fingerprint_tokenizer, prompt_length
 from otfkd.models.packing import packs, read_packed
-from otfkd.models.pooling import LAYERED, pool
+from otfkd.models.pooling import FIRST, LAYERED, pool
 
 
 class Head(nn.Module):
@@ -87,9 +87,12 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: Tokens) -> Tensor:
         """Embed token ids that are padded on the right, (B, L) to (B, d)."""
-        read = read_packed if packs(self.backbone) else _read_padded
-        layers = read(self.backbone, tokens, layered=self.pooler in LAYERED)
-        start = self._left_out
+        start, layered = self._left_out, self.pooler in LAYERED
+        if packs(self.backbone):
+            first_only = self.pooler in FIRST and not start
+            layers = read_packed(self.backbone, tokens, layered=layered, first_only=first_only)
+        else:
+            layers = _read_padded(self.backbone, tokens, layered=layered)
         pooled = pool(self.pooler, [hidden[:, start:] for hidden in layers], tokens.attention_mask[:, start:])
         embedded: Tensor = pooled if self.head is None else self.head(pooled)
         return nn.functional.normalize(embedded, dim=-1) if self.normalize else embedded

@@ -1,11 +1,14 @@
 """Reading a batch without its padding: all tokens in one row, and attention sentence by sentence.
 
-A fifth to a half of a padded batch is padding, and every layer but attention would compute on it.
+A fifth to a half of a padded batch is padding, and every layer but attention would compute on it. Where only the first
+token is pooled, the last layer needs no other: keys and values are all it takes of them.
 """
 
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from types import MethodType
 from typing import Any
 
 import torch
@@ -30,14 +33,22 @@ class Packing:
     Attributes:
         kept: (T,) their places in the flattened batch.
         mask: (B, L) bool.
+        first_only: whether the last layer is to give each sentence's first token alone.
     """
 
     kept: Tensor
     mask: Tensor
+    first_only: bool = False
 
     @classmethod
-    def of(cls, attention_mask: Tensor) -> "Packing":
-        return cls(attention_mask.flatten().nonzero().squeeze(1), attention_mask.bool())
+    def of(cls, attention_mask: Tensor, *, first_only: bool = False) -> "Packing":
+        return cls(attention_mask.flatten().nonzero().squeeze(1), attention_mask.bool(), first_only)
+
+    @cached_property
+    def firsts(self) -> Tensor:
+        """(B,) places of the first tokens among the packed ones."""
+        lengths = self.mask.sum(1)
+        return lengths.cumsum(0) - lengths
 
     def pack(self, padded: Tensor) -> Tensor:
         """(B, L, ...) to (T, ...)."""
@@ -54,6 +65,8 @@ def enable_packing(backbone: PreTrainedModel) -> None:
     if backbone.config.model_type in _POSITIONS_AFTER_PADDING:
         backbone.set_attn_implementation(_ATTENTION)
         cheapen(backbone)
+        last = backbone.get_submodule("encoder.layer")[-1]  # type: ignore[index]
+        last.forward = MethodType(_last_layer, last)
 
 
 @contextlib.contextmanager
@@ -72,9 +85,12 @@ def packs(backbone: PreTrainedModel) -> bool:
     return bool(backbone.config._attn_implementation == _ATTENTION)
 
 
-def read_packed(backbone: PreTrainedModel, tokens: Tokens, *, layered: bool) -> list[Tensor]:
-    """The hidden states of the last layer, or of the word embeddings and all layers: (B, L, d), zeros on padding."""
-    packing = Packing.of(tokens.attention_mask)
+def read_packed(backbone: PreTrainedModel, tokens: Tokens, *, layered: bool, first_only: bool) -> list[Tensor]:
+    """The hidden states of the last layer, or of the word embeddings and all layers: (B, L, d), zeros on padding.
+
+    With `first_only` those of each sentence's first token in the last layer, (B, 1, d).
+    """
+    packing = Packing.of(tokens.attention_mask, first_only=first_only)
     config = backbone.config
     first = config.pad_token_id + 1 if _POSITIONS_AFTER_PADDING[config.model_type] else 0
     output = backbone(
@@ -83,7 +99,25 @@ def read_packed(backbone: PreTrainedModel, tokens: Tokens, *, layered: bool) -> 
         output_hidden_states=layered,
         packing=packing,
     )
+    if first_only:
+        return [output.last_hidden_state.transpose(0, 1)]
     return [packing.pad(hidden[0]) for hidden in (output.hidden_states if layered else [output.last_hidden_state])]
+
+
+def _last_layer(layer: nn.Module, hidden: Tensor, *others: Any, packing: Packing | None = None, **more: Any) -> Tensor:
+    """The last layer of BERT and its kin as it is, or for first tokens alone, (1, T, d) to (1, B, d)."""
+    if packing is None or not packing.first_only:
+        whole: Tensor = type(layer).forward(layer, hidden, *others, packing=packing, **more)
+        return whole
+    attention: Any = layer.attention
+    read, firsts = attention.self, hidden[:, packing.firsts]
+    heads = (-1, read.num_attention_heads, read.attention_head_size)
+    query = read.query(firsts)[0].view(heads).unsqueeze(2)
+    key, value = (packing.pad(part(hidden)[0].view(heads)).transpose(1, 2) for part in (read.key, read.value))
+    p = read.dropout.p if read.training else 0.0
+    attended = _attend(query, key, value, packing.mask[:, None, None, :], p, read.scaling)
+    given: Tensor = layer.feed_forward_chunk(attention.output(attended.flatten(1)[None], firsts))  # type: ignore[operator]
+    return given
 
 
 def _attention(
@@ -97,12 +131,15 @@ def _attention(
         )[0]
         return attended, None
     query, key, value = (packing.pad(part[0].transpose(0, 1)).transpose(1, 2) for part in (query, key, value))
-    seen = packing.mask[:, None, None, :]
-    if query.device.type == "cpu" and (dropout or (query.dtype == torch.bfloat16 and seen.shape[-1] <= _SHORT)):
-        attended = _plain(query, key, value, seen, dropout, scaling)
-    else:
-        attended = nn.functional.scaled_dot_product_attention(query, key, value, seen, dropout, scale=scaling)
+    attended = _attend(query, key, value, packing.mask[:, None, None, :], dropout, scaling)
     return packing.pack(attended.transpose(1, 2))[None], None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, p: float, scaling: float | None) -> Tensor:
+    """Attention of each sentence to itself: (B, heads, L or 1, d / heads) queries, mask (B, 1, 1, L)."""
+    if query.device.type == "cpu" and (p or (query.dtype == torch.bfloat16 and seen.shape[-1] <= _SHORT)):
+        return _plain(query, key, value, seen, p, scaling)
+    return nn.functional.scaled_dot_product_attention(query, key, value, seen, p, scale=scaling)
 
 
 def _plain(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, p: float, scaling: float | None) -> Tensor:

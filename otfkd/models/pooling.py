@@ -9,6 +9,8 @@ from otfkd.config import Pooler
 
 # What needs the hidden states of every layer, not only of the last.
 LAYERED: tuple[Pooler, ...] = ("first_last_mean", "top2_mean")
+# What takes the first token's vector alone.
+FIRST: tuple[Pooler, ...] = ("cls", "cls_head")
 
 
 def mean(hidden: Tensor, mask: Tensor) -> Tensor:

@@ -78,6 +78,30 @@ def assert_same_gradients(found: Encoder, expected: Encoder) -> None:
 
 
 @pytest.mark.parametrize(("config", "model"), ARCHITECTURES, ids=lambda value: value.__name__)
+def test_a_copy_has_a_last_layer_of_its_own(config: type, model: type) -> None:
+    packed, _ = encoders(make_backbone(config, model), "cls")
+    tokens, twin = make_tokens(), copy.deepcopy(packed)
+    before = packed(tokens)
+    with torch.no_grad():
+        packed.get_parameter("backbone.encoder.layer.2.output.dense.weight").zero_()
+    assert not torch.allclose(packed(tokens), before)
+    assert torch.equal(twin(tokens), before)
+
+
+def test_only_first_tokens_go_through_the_last_layer_where_no_other_is_pooled() -> None:
+    seen: list[int] = []
+    for pooler in ("cls", "mean"):
+        packed, _ = encoders(make_backbone(BertConfig, BertModel), pooler)
+        for layer in packed.get_submodule("backbone.encoder.layer").children():
+            layer.get_submodule("intermediate").register_forward_pre_hook(
+                lambda _, given: seen.append(given[0].shape[1])
+            )
+        packed(make_tokens())
+    whole = int(make_tokens().attention_mask.sum())
+    assert seen == [whole, whole, 9, whole, whole, whole]
+
+
+@pytest.mark.parametrize(("config", "model"), ARCHITECTURES, ids=lambda value: value.__name__)
 def test_in_training_mode_without_dropout_too(config: type, model: type) -> None:
     backbone = make_backbone(config, model, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).train()
     found, expected = encoders(backbone, "mean")
