@@ -209,6 +209,16 @@ def _check_follow(schedule: ScheduleConfig) -> None:
             "schedule=follow keeps one teacher, the student's moving average: "
             "leave schedule.source=ema, schedule.retain=replace and schedule.gate=null, or choose another schedule"
         )
+    again = schedule.on_rotation
+    if schedule.max_rotations is not None or (again.student, again.optimizer, again.lr) != (
+        "continue",
+        "keep",
+        "continue",
+    ):
+        raise UserError(
+            "schedule=follow has no rotations, whose number schedule.max_rotations limits and after which "
+            "schedule.on_rotation lets something begin again: leave both, or choose another schedule"
+        )
 
 
 def _check_teacher(config: Config) -> None:

@@ -325,6 +325,10 @@ ALONE = (
     "schedule=follow keeps one teacher, the student's moving average: "
     "leave schedule.source=ema, schedule.retain=replace and schedule.gate=null, or choose another schedule"
 )
+UNROTATED = (
+    "schedule=follow has no rotations, whose number schedule.max_rotations limits and after which "
+    "schedule.on_rotation lets something begin again: leave both, or choose another schedule"
+)
 NAMED = "schedule.at names step {}, before {}={}: drop it or lower {}"
 
 IMPOSSIBLE: list[tuple[str, dict[str, Any], int | None, str]] = [
@@ -365,6 +369,10 @@ IMPOSSIBLE: list[tuple[str, dict[str, Any], int | None, str]] = [
     ("follow", {}, None, ALONE),
     ("follow", {"source": "ema", "retain": "pool"}, None, ALONE),
     ("follow", {"source": "ema", "gate": 0.0}, None, ALONE),
+    ("follow", {"source": "ema", "max_rotations": 3}, None, UNROTATED),
+    ("follow", {"source": "ema", "on_rotation": {"student": "reinit"}}, None, UNROTATED),
+    ("follow", {"source": "ema", "on_rotation": {"optimizer": "reset"}}, None, UNROTATED),
+    ("follow", {"source": "ema", "on_rotation": {"lr": "restart"}}, None, UNROTATED),
 ]  # fmt: skip
 
 
