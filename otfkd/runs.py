@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -175,12 +176,17 @@ def _trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
 
 @contextlib.contextmanager
 def _numerics(config: Config) -> Iterator[None]:
-    """Threads and matrix precision of this run alone: the next job of a sweep must not inherit them."""
+    """Threads, matrix precision and kernels of this run alone: the next job of a sweep must not inherit them."""
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    deterministically = torch.are_deterministic_algorithms_enabled()
     deterministic: Any = torch.utils.deterministic  # a module whose one attribute type checkers do not see
     fills = deterministic.fill_uninitialized_memory
     torch.set_num_threads(config.trainer.threads or threads)
     torch.set_float32_matmul_precision("high" if config.precision.tf32 else "highest")
+    # As Lightning will say again: what comes before it, as a teacher's embeddings, is to find the same kernels.
+    torch.use_deterministic_algorithms(config.precision.deterministic)
+    if config.precision.deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     # A twentieth of a step, and determinism does not need it: all memory is written before it is read.
     deterministic.fill_uninitialized_memory = False
     try:
@@ -188,6 +194,7 @@ def _numerics(config: Config) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
+        torch.use_deterministic_algorithms(deterministically)
         deterministic.fill_uninitialized_memory = fills
 
 

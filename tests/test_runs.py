@@ -309,6 +309,22 @@ def test_tf32_is_as_the_config_says_while_the_run_lasts(
     assert torch.get_float32_matmul_precision() == "highest"
 
 
+def test_kernels_are_deterministic_as_the_config_says_from_the_start_and_for_the_run_alone(
+    configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def look(config: Config) -> Prepared:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return prepare(config)
+
+    monkeypatch.setattr(otfkd.runs, "prepare", look)
+    for deterministic in ("false", "true"):
+        train(configure(f"precision.deterministic={deterministic}", *SHORT))
+    assert seen == [False, True]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 def test_the_log_has_the_plan_without_a_command_too(configure: Callable[..., Config]) -> None:
     result = train(configure(*SHORT))
     assert result.plan in (result.folder / "run.log").read_text()
