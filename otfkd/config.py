@@ -54,6 +54,7 @@ class TeacherConfig(Node):
     weights: list[PositiveFloat] | None  # of several; None: equal
     pooler: Pooler | None
     layers: PositiveInt | None
+    precomputed: bool  # the corpus is embedded once, into a file that all runs share
     warmup_steps: PositiveInt | None
     after_warmup: Literal["continue", "reinit"] | None  # what the student does once its snapshot teaches
 
@@ -298,6 +299,11 @@ class Config(Root):
     @property
     def distils(self) -> bool:
         return self.objective.kd_weight > 0
+
+    @property
+    def precomputes(self) -> bool:
+        """Whether the teacher is asked once for all sentences, not batch by batch."""
+        return self.teacher.precomputed and self.distils
 
 
 class EvaluateConfig(Root):

@@ -1,5 +1,6 @@
 """What a run cost: clock, encoder passes and memory, read from the files it leaves."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ from otfkd.results import Cost, Point
 _VIEW = 3  # forward, and a backward pass counted as two (Kaplan et al. 2020, sec. 2.1)
 
 
-def read_cost(folder: Path, config: Config, initial_members: int) -> Cost:
+def read_cost(folder: Path, config: Config, initial_members: int, sentences: int) -> Cost:
     """The cost of a finished run.
 
     Args:
         folder: the run's.
         config: the run's.
         initial_members: of the teacher that filled its slot at step 0.
+        sentences: of the corpus.
     """
     rotations = read_json_lines(folder / "rotations.jsonl")
     taught = [(row["step"], row.get("members", 1)) for row in rotations if "generation" in row]
@@ -26,10 +28,10 @@ def read_cost(folder: Path, config: Config, initial_members: int) -> Cost:
     scores = [(row["step"], row["dev"]) for row in read_json_lines(folder / "metrics.jsonl") if "dev" in row]
     return Cost(
         seconds=seconds,
-        forwards=forwards(config, members, config.trainer.max_steps),
+        forwards=forwards(config, members, config.trainer.max_steps, sentences),
         peak_bytes=peak,
         curve=tuple(
-            Point(step=step, dev=dev, seconds=at_step[step], forwards=forwards(config, members, step))
+            Point(step=step, dev=dev, seconds=at_step[step], forwards=forwards(config, members, step, sentences))
             for step, dev in scores
         ),
         rotations=tuple((row["step"], row.get("sha256")) for row in rotations if "generation" in row),
@@ -37,18 +39,25 @@ def read_cost(folder: Path, config: Config, initial_members: int) -> Cost:
     )
 
 
-def forwards(config: Config, members: list[tuple[int, int]], step: int) -> int:
+def forwards(config: Config, members: list[tuple[int, int]], step: int, sentences: int = 0) -> int:
     """Encoder passes over one view of a micro-batch up to a step.
+
+    A teacher whose embeddings are precomputed passes once over the corpus. Every run counts that in full, whether it
+    made the embeddings or found them: what a run cost must not depend on what ran before it.
 
     Args:
         config: the run's.
         members: (step, how many teach from then on), in order, from step 0.
         step: optimizer steps done.
+        sentences: of the corpus, where precomputing is to be counted.
     """
     views = config.read_at_once // config.data.batch_size
     if config.objective.mlm_weight:
         views += 1  # the masked one
     passes = (_VIEW + config.chunked) * views * step
+    if config.precomputes:
+        ((_, count),) = members
+        return passes * config.trainer.accumulate + count * math.ceil(sentences / config.data.batch_size)
     ends = [begin for begin, _ in members[1:]] + [config.trainer.max_steps]
     for (begin, count), end in zip(members, ends, strict=True):
         asked = min(count, 1) if config.schedule.aggregate == "sample" else count

@@ -7,6 +7,7 @@ from otfkd.data.corpus import Corpus
 from otfkd.data.labelled import Examples
 from otfkd.distill.schedule import Plan
 from otfkd.models.encoder import Encoder
+from otfkd.precompute import embedding_files
 from otfkd.prepare import Prepared
 
 
@@ -18,6 +19,7 @@ def describe(run: Prepared, student: Encoder, teachers: Sequence[Encoder]) -> st
         ("run", f"{run.folder} ({state})"),
         ("student", f"{run.base_folder}, pooler {student.pooler}, {_count(student):,} parameters"),
         ("teacher", _teacher_line(run, teachers)),
+        *_embeddings_lines(run, teachers),
         *_data_lines(run),
         ("evaluate", f"{run.suite.dev.name} after {_steps(plan.evaluate)}"),
         ("cache", f"after {_steps(plan.cache)}"),
@@ -129,6 +131,16 @@ def _teacher_line(run: Prepared, teachers: Sequence[Encoder]) -> str:
     return "none"
 
 
+def _embeddings_lines(run: Prepared, teachers: Sequence[Encoder]) -> list[tuple[str, str]]:
+    """What a precomputed teacher takes on disk, beside the run's folder."""
+    if not run.config.precomputes:
+        return []
+    files = embedding_files(run, teachers)
+    there = "there already" if all(file.whole for file in files) else "computed before the first step, for all runs"
+    size = _bytes(sum(file.size for file in set(files)))
+    return [("embeddings", f"the teacher's of all sentences, {size} in {files[0].path.parent}, {there}")]
+
+
 def _steps(steps: Iterable[int]) -> str:
     ordered = sorted(steps)
     if not ordered:
@@ -166,8 +178,10 @@ def _memory(run: Prepared, student: Encoder, teachers: Sequence[Encoder]) -> flo
     s, b, h = config.data.max_length, _at_once(config), shape.hidden_size
     layer = s * b * h * (34 + 5 * shape.num_attention_heads * s / h)
     width = 2 if config.precision.compute == "float32" else 1
-    held = sum(_count(teacher) for teacher in teachers) + _copies(run) * _count(student)
-    return 16.0 * _count(student) + 4.0 * held + width * float(layer * shape.num_hidden_layers)
+    taught, copies = sum(_count(teacher) for teacher in teachers), _copies(run) * _count(student)
+    held = copies if config.precomputes else taught + copies
+    training = 16.0 * _count(student) + 4.0 * held + width * float(layer * shape.num_hidden_layers)
+    return max(training, 4.0 * (taught + _count(student)))  # the latter while embeddings are precomputed
 
 
 def _copies(run: Prepared) -> int:

@@ -96,6 +96,12 @@ class Prepared:
         return Path(self.config.paths.cache)
 
     @property
+    def device(self) -> torch.device:
+        """Where models compute outside of Lightning's loop."""
+        gpu = torch.cuda.is_available() and self.config.trainer.accelerator != "cpu"
+        return torch.device("cuda" if gpu else "cpu")
+
+    @property
     def finished(self) -> bool:
         return (self.folder / RESULTS).is_file()
 

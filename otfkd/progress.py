@@ -1,7 +1,9 @@
 """What a person sees while a run goes on: a live bar in a terminal, plain lines elsewhere."""
 
+import contextlib
 import sys
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning as L
@@ -14,6 +16,41 @@ from otfkd.distill.training import TrainingModule
 from otfkd.runlog import RunLog
 
 _LINES = 10  # plain lines a run, where there is no terminal
+
+
+def _bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console)
+
+
+@contextlib.contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[int], object]]:
+    """Show how far something long has come and how long it may still take.
+
+    Args:
+        what: is counted.
+        total: how many there are.
+
+    Yields:
+        What is to be told how many more are done.
+    """
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with _bar(console) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda more: bar.advance(task, more)
+        return
+    started, done = time.monotonic(), 0
+
+    def tell(more: int) -> None:
+        nonlocal done
+        lines, done = done * _LINES // total, done + more
+        if done * _LINES // total > lines:
+            elapsed = time.monotonic() - started
+            left = elapsed * (total / done - 1)
+            sys.stderr.write(f"{what} {done:,}/{total:,}  {elapsed:.0f} s, about {left:.0f} s left\n")
+
+    yield tell
 
 
 class StepReport(L.Callback):
@@ -42,8 +79,7 @@ class StepReport(L.Callback):
         self.run_log.timing("start", step=self.step)
         console = Console(stderr=True)
         if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self.bar = Progress(*columns, console=console)
+            self.bar = _bar(console)
             self.task = self.bar.add_task("training", total=self.total, completed=self.step)
             self.bar.start()
 

@@ -31,8 +31,10 @@ class Cost(BaseModel):
     """What training took, evaluation included in the time.
 
     Attributes:
-        seconds: of the clock, over all attempts at the run.
-        forwards: encoder passes over one view of a micro-batch, a backward pass counted as two.
+        seconds: of the clock, over all attempts at the run, once its text is tokenised and embeddings that it reads are
+            precomputed.
+        forwards: encoder passes over one view of a micro-batch, a backward pass counted as two; of a teacher whose
+            embeddings are precomputed, one pass over the corpus.
         peak_bytes: of memory, the GPU's where there is one; None where the system does not tell.
         curve: the dev scores.
         rotations: (step, snapshot's sha256) of every generation of teachers; None for a moving average.

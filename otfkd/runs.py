@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +17,8 @@ from omegaconf import OmegaConf
 
 from otfkd.config import Config
 from otfkd.cost import read_cost
-from otfkd.data.corpus import Corpus
-from otfkd.data.datamodule import CorpusData, LabelledData, Source
 from otfkd.data.files import write_text
 from otfkd.data.labelled import Examples
-from otfkd.data.tokens import token_cache
 from otfkd.describe import describe
 from otfkd.distill.checkpoints import Checkpoints, WholeFiles, check_names
 from otfkd.distill.divergence import divergence_told
@@ -32,6 +29,7 @@ from otfkd.distill.snapshots import SnapshotCache
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.distill.training import TrainingModule
 from otfkd.errors import UserError, machine_refusals_told
+from otfkd.feeding import corpus_data, initial_teacher, labelled_data
 from otfkd.finetune.module import FineTuning
 from otfkd.launch import cluster, join, launch, one_voice
 from otfkd.loggers import check_logger, final_scores, make_mirror
@@ -39,7 +37,7 @@ from otfkd.models.encoder import Encoder, Head
 from otfkd.models.export import save_encoder
 from otfkd.models.registry import load_encoder
 from otfkd.prepare import PROVENANCE, RESULTS, Prepared, prepare, read_provenance
-from otfkd.processes import after_first, anywhere, count, first_only, rank, share, shared
+from otfkd.processes import anywhere, count, first_only, rank, shared
 from otfkd.progress import StepReport
 from otfkd.provenance import derived_seed, environment
 from otfkd.results import Row, read_rows, write_rows
@@ -109,7 +107,7 @@ def _held(run: Prepared) -> Iterator[None]:
 
 
 def _train(
-    run: Prepared, student: Encoder, teachers: Sequence[Encoder], mlm: MaskedLanguage | None, plan: str
+    run: Prepared, student: Encoder, teachers: list[Encoder], mlm: MaskedLanguage | None, plan: str
 ) -> list[Row]:
     config, folder = run.config, run.folder
     checkpoints, cache = Checkpoints(folder / "checkpoints", run.hash), SnapshotCache(folder / "snapshots")
@@ -202,61 +200,20 @@ def _learning(
     run: Prepared,
     student: Encoder,
     head: Head | None,
-    teachers: Sequence[Encoder],
+    teachers: list[Encoder],
     mlm: MaskedLanguage | None,
     done: int,
 ) -> tuple[TrainingModule, L.LightningDataModule]:
     """How the student learns, and from what: by itself and from teachers, or from labelled examples."""
     config = run.config
     if isinstance(run.data, Examples):
-        return FineTuning(student, head, config, run.plan), _labelled_data(run, run.data, student, done)
-    data, reads = _data(run, run.data, student, teachers, done)
+        return FineTuning(student, head, config, run.plan), labelled_data(run, run.data, student, done)
+    members, readings, reads = initial_teacher(run, run.data, student, teachers)
     slot = TeacherSlot()
-    if teachers:
-        slot.install(teachers, config.teacher.weights, reads)
+    if members:
+        slot.install(members, config.teacher.weights, reads)
+    data = corpus_data(run, run.data, student, readings, done)
     return Distillation(student, head, slot, config, run.plan, mlm), data
-
-
-def _source(run: Prepared, corpus: Corpus, encoder: Encoder) -> Source:
-    length = run.config.data.max_length
-    tokens = after_first(lambda: token_cache(corpus, encoder.tokenizer, length, run.cache, encoder.prompt))
-    return Source(tokens, encoder.pad_id)
-
-
-def _labelled_data(run: Prepared, examples: Examples, student: Encoder, done: int) -> LabelledData:
-    config = run.config
-    return LabelledData(
-        _source(run, examples.corpus(run.cache), student),
-        examples,
-        batch_size=config.data.batch_size,
-        seed=config.seed,
-        total_batches=config.total_batches,
-        start=done * config.trainer.accumulate,
-    )
-
-
-def _data(
-    run: Prepared, corpus: Corpus, student: Encoder, teachers: Sequence[Encoder], done: int
-) -> tuple[CorpusData, list[int | None]]:
-    """The corpus as each model reads it, and for each teacher which of its own tokens it reads, if any."""
-    config = run.config
-    readers = {teacher.reading: teacher for teacher in teachers}
-    own = [reading for reading in readers if reading != student.reading]
-    data = CorpusData(
-        _source(run, corpus, student),
-        [_source(run, corpus, readers[reading]) for reading in own],
-        batch_size=config.data.batch_size,
-        seed=config.seed,
-        total_batches=config.total_batches,
-        start=done * config.trainer.accumulate,
-        share=share(config.data.batch_size),
-    )
-    log.info(
-        "corpus: %d sentences, %d blank lines skipped",
-        len(data.batches.student.tokens),
-        data.batches.student.tokens.blank,
-    )
-    return data, [None if teacher.reading == student.reading else own.index(teacher.reading) for teacher in teachers]
 
 
 def _check_inputs(run: Prepared) -> None:
@@ -314,15 +271,14 @@ def _test(
 ) -> list[Row]:
     """Score the exported, selected model on dev and test, and the last step's beside it: the run is then finished."""
     config, steps = run.config, run.plan.max_steps
-    cost = read_cost(run.folder, config, len(run.teachers))
-    device = torch.device("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
+    cost = read_cost(run.folder, config, len(run.teachers), run.size)
 
     def score(encoder: Encoder, checkpoint: Literal["selected", "last"], step: int, generation: int) -> list[Row]:
         origin = Origin(
             config.name, checkpoint, config.seed, step, generation, run.hash, run.fingerprints.get("teacher"),
             run.fingerprints["corpus"], cost, run.fine_tuned, skipped,
         )  # fmt: skip
-        return score_rows(encoder.to(device), run.suite, config.evaluation, origin)
+        return score_rows(encoder.to(run.device), run.suite, config.evaluation, origin)
 
     weights, facts = checkpoints.load_best()
     last = [] if facts["step"] == steps else score(student, "last", steps, rotation.generation)

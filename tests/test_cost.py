@@ -57,6 +57,15 @@ def test_of_a_sampled_pool_one_is_asked(configure: Configure) -> None:
     assert forwards(config, [(0, 0), (4, 2), (8, 3)], 12) == 6 * 12 + 8
 
 
+def test_a_precomputed_teacher_passes_once_over_the_corpus_before_the_first_step(configure: Configure) -> None:
+    run = ("experiment=distill_static", "teacher=[a,b]", "trainer.accumulate=2")
+    live, precomputed = configure(*run), configure(*run, "teacher.precomputed=true")
+    assert forwards(live, [(0, 2)], 12, 61) == (6 + 2) * 2 * 12
+    assert forwards(precomputed, [(0, 2)], 12, 61) == 6 * 2 * 12 + 2 * 16  # of 61 sentences, 4 a batch
+    assert forwards(precomputed, [(0, 2)], 3, 61) == 6 * 2 * 3 + 2 * 16
+    assert forwards(configure(*run, "teacher.precomputed=true", "schedule.aggregate=sample"), [(0, 2)], 0, 61) == 32
+
+
 def test_the_files_of_a_run_by_hand(configure: Configure, tmp_path: Path) -> None:
     folder = write(
         tmp_path,
@@ -75,7 +84,7 @@ def test_the_files_of_a_run_by_hand(configure: Configure, tmp_path: Path) -> Non
             {"event": "stop", "seconds": 30.0, "step": 12, "peak_bytes": 500},
         ],
     )
-    cost = read_cost(folder, configure("experiment=otfkd_pool", "schedule.every=4"), 0)
+    cost = read_cost(folder, configure("experiment=otfkd_pool", "schedule.every=4"), 0, 60)
     assert cost.seconds == 50.0
     assert cost.forwards == 6 * 12 + 4 * 1 + 4 * 2
     assert cost.peak_bytes == 700
@@ -92,7 +101,7 @@ def test_a_moving_average_is_one_member(configure: Configure, tmp_path: Path) ->
         rotations=[{"event": "follows", "step": 3, "generation": 1}],
         timings=[{"event": "start", "seconds": 0.0, "step": 0}, {"event": "stop", "seconds": 5.0, "step": 12}],
     )
-    cost = read_cost(folder, configure("experiment=mean_teacher"), 0)
+    cost = read_cost(folder, configure("experiment=mean_teacher"), 0, 60)
     assert (cost.forwards, cost.rotations, cost.peak_bytes) == (6 * 12 + 9, ((3, None),), None)
 
 
@@ -106,7 +115,7 @@ def test_what_a_killed_session_did_counts_until_its_last_word(configure: Configu
             {"event": "stop", "seconds": 40.0, "step": 12},
         ],
     )
-    assert read_cost(folder, configure(), 0).seconds == 49.0
+    assert read_cost(folder, configure(), 0, 60).seconds == 49.0
 
 
 def test_peak_memory_is_more_than_a_megabyte() -> None:

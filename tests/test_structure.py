@@ -32,6 +32,8 @@ LAYERS = (
         "prepare",
         "describe",
         "progress",
+        "precompute",
+        "feeding",
         "scoring",
         "launch",
     },

@@ -29,6 +29,10 @@ class Tokens:
         """Both views of the batch, (2B, L): the same sentences, told apart only by dropout."""
         return Tokens(self.input_ids.repeat(2, 1), self.attention_mask.repeat(2, 1))
 
+    def split(self, size: int) -> "tuple[Tokens, ...]":
+        """So many sentences at a time, as `Tensor.split` does."""
+        return tuple(map(Tokens, torch.split(self.input_ids, size), torch.split(self.attention_mask, size)))
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -37,16 +41,17 @@ class Batch:
     Attributes:
         lines: their line numbers.
         student: their tokens as the student reads them.
-        teachers: as those members of the initial teacher read them that do not read as the student does.
+        teachers: for those members of the initial teacher that do not read as the student does: the sentences as they
+            read them, or as they have embedded them, (B, d).
     """
 
     lines: tuple[int, ...]
     student: Tokens
-    teachers: tuple[Tokens, ...] = ()
+    teachers: tuple[Tokens | Tensor, ...] = ()
 
     def to(self, device: torch.device | str, **_: Any) -> Self:
         """Move to a device; Lightning calls this and passes transfer options on."""
-        return type(self)(self.lines, self.student.to(device), tuple(tokens.to(device) for tokens in self.teachers))
+        return type(self)(self.lines, self.student.to(device), tuple(read.to(device) for read in self.teachers))
 
 
 @dataclass(frozen=True)

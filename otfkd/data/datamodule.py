@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import lightning as L
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from otfkd.data.collate import Batch, LabelledBatch, pad
+from otfkd.data.collate import Batch, LabelledBatch, Tokens, pad
 from otfkd.data.labelled import Examples
 from otfkd.data.order import Order
 from otfkd.data.tokens import TokenCache
@@ -22,11 +24,21 @@ class Source:
     tokens: TokenCache
     pad_id: int
 
+    def batch(self, rows: NDArray[np.int64]) -> Tokens:
+        """Some rows, (B,) to (B, L)."""
+        return pad(self.tokens.read(rows)[1], self.pad_id)
+
+
+class Reading(Protocol):
+    """A corpus as a member of the initial teacher reads it, or has embedded it."""
+
+    def batch(self, rows: NDArray[np.int64]) -> Tokens | Tensor: ...
+
 
 class OrderedBatches(Dataset[Batch]):
-    """Batch `number` of a run, made on demand; teacher tokens only where an initial teacher reads differently."""
+    """Batch `number` of a run, made on demand; what teachers read only where they do not read as the student does."""
 
-    def __init__(self, order: Order, student: Source, teachers: Sequence[Source], total: int, share: slice):
+    def __init__(self, order: Order, student: Source, teachers: Sequence[Reading], total: int, share: slice):
         self.order = order
         self.student = student
         self.teachers = teachers
@@ -39,7 +51,7 @@ class OrderedBatches(Dataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         rows = self.order.batch(number)[self.share]
         lines, ids = self.student.tokens.read(rows)
-        teachers = tuple(pad(source.tokens.read(rows)[1], source.pad_id) for source in self.teachers)
+        teachers = tuple(reading.batch(rows) for reading in self.teachers)
         return Batch(tuple(lines), pad(ids, self.student.pad_id), teachers)
 
 
@@ -64,7 +76,7 @@ class CorpusData(L.LightningDataModule):
 
     Args:
         student: the corpus as the student reads it.
-        teachers: as members of the initial teacher read it, where that differs.
+        teachers: as members of the initial teacher read it, or have embedded it, where that differs.
         batch_size: sentences a micro-batch.
         seed: of the order.
         total_batches: micro-batches of the whole run.
@@ -75,7 +87,7 @@ class CorpusData(L.LightningDataModule):
     def __init__(
         self,
         student: Source,
-        teachers: Sequence[Source],
+        teachers: Sequence[Reading],
         *,
         batch_size: int,
         seed: int,

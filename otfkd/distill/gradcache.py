@@ -7,7 +7,7 @@ unit, which also sees to the random state, autocast and DDP. Negatives are those
 second forward.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ def in_chunks(embed: Embed, tokens: Tokens, size: int | None) -> Tensor:
     """
     if size is None or size >= len(tokens.input_ids):
         return embed(tokens)
-    return torch.cat([_again(embed, part) for part in _split(tokens, size)])
+    return torch.cat([_again(embed, part) for part in tokens.split(size)])
 
 
 def _again(embed: Embed, tokens: Tokens) -> Tensor:
@@ -53,11 +53,6 @@ def taught_in_chunks(teacher: TeacherSlot, batch: Batch, size: int | None, only:
     if size is None:
         whole: list[Tensor] = teacher(batch.student, batch.teachers, only=only)
         return whole
-    read = [_split(tokens, size) for tokens in (batch.student, *batch.teachers)]
+    read = [part.split(size) for part in (batch.student, *batch.teachers)]
     parts = [teacher(student, own, only=only) for student, *own in zip(*read, strict=True)]
     return [torch.cat(member) for member in zip(*parts, strict=True)]
-
-
-def _split(tokens: Tokens, size: int) -> Iterator[Tokens]:
-    for first in range(0, len(tokens.input_ids), size):
-        yield Tokens(tokens.input_ids[first : first + size], tokens.attention_mask[first : first + size])

@@ -14,7 +14,7 @@ from otfkd.distill.gradcache import in_chunks, taught_in_chunks
 from otfkd.distill.mlm import MaskedLanguage
 from otfkd.distill.objective import Student, Terms, objective, repeated
 from otfkd.distill.schedule import Plan
-from otfkd.distill.teacher import TeacherSlot
+from otfkd.distill.teacher import Precomputed, TeacherSlot
 from otfkd.distill.training import TrainingModule, mean
 from otfkd.distill.weighting import Weighting, moving, weighting
 from otfkd.models.encoder import Encoder, Head, evaluating
@@ -42,7 +42,7 @@ class Distillation(TrainingModule):
         self.mlm = mlm
         self.projections: Projections | None = None
         if config.distils and config.objective.compares_embeddings:
-            widths = [member.width for member in teacher.members if isinstance(member, Encoder)]
+            widths = [member.width for member in teacher.members if isinstance(member, Encoder | Precomputed)]
             self.projections = Projections(student.width, widths, derived_seed(config.seed, "projections"))
         self.terms: list[Terms] = []  # of the micro-batches since the last optimizer step
         self.weighting: Weighting | None = None  # of the optimizer step just done

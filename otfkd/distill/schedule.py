@@ -242,10 +242,26 @@ def _check_teacher(config: Config) -> None:
             f"objective.kd={config.objective.kd} maps the student to each teacher's space, but "
             "schedule.aggregate=sample asks one teacher at a time: take schedule.aggregate=mean"
         )
+    if config.teacher.precomputed:
+        _check_precomputed(config)
     if config.student.init == "teacher" and source != "model":
         raise UserError("student.init=teacher needs an initial teacher: give teacher=FOLDER_OR_HUB_ID")
     if config.student.init == "teacher" and len(config.teacher.paths) > 1:
         raise UserError("student.init=teacher needs one teacher, not several: give teacher=FOLDER_OR_HUB_ID")
+
+
+def _check_precomputed(config: Config) -> None:
+    schedule = config.schedule
+    if config.teacher.source != "model" or schedule.trigger != "never":
+        raise UserError(
+            "teacher.precomputed=true embeds the corpus once, which is for a teacher that stays: "
+            "give teacher=FOLDER_OR_HUB_ID and schedule=never, or leave teacher.precomputed=false"
+        )
+    if schedule.gate is not None or schedule.aggregate == "dev_weighted":
+        raise UserError(
+            "teacher.precomputed=true keeps a teacher's embeddings of the corpus alone, and schedule.gate and "
+            "schedule.aggregate=dev_weighted score it on dev: leave both, or leave teacher.precomputed=false"
+        )
 
 
 def _interval(schedule: ScheduleConfig) -> str:

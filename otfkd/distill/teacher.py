@@ -11,6 +11,18 @@ from torch import Tensor, nn
 from otfkd.models.encoder import Encoder
 
 
+class Precomputed(nn.Identity):
+    """A member that has embedded the corpus already, and gives what a batch brings of that: (B, d) to (B, d).
+
+    Args:
+        width: d.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+
+
 class TeacherSlot(nn.Module):
     """Holds the frozen members that teach together; none while it is empty.
 
@@ -19,7 +31,8 @@ class TeacherSlot(nn.Module):
     Attributes:
         members: in order.
         weights: their shares in the target, adding up to 1.
-        reads: for each member the position of its own tokens in a batch; None where it reads as the student does.
+        reads: for each member the position of its own tokens or embeddings in a batch; None where it reads as the
+            student does.
         first_installed: the optimizer step after which the slot was filled.
         installed: the optimizer step after which it last changed.
     """

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from otfkd.config import Compute
@@ -45,10 +47,24 @@ def encode(
         raise UserError(
             f"a sentence has {longest} tokens and the model reads {encoder.positions}: lower max_length to it"
         )
-    by_length = sorted(range(len(distinct)), key=lambda i: len(ids[i]))
-    vectors = torch.empty(len(distinct), encoder.width)
+    vectors = encode_tokens(encoder, ids, batch_size=batch_size, compute=compute, advance=advance)
+    place = {sentence: i for i, sentence in enumerate(distinct)}
+    return vectors[[place[sentence] for sentence in sentences]]
+
+
+def encode_tokens(
+    encoder: Encoder,
+    ids: Sequence[Sequence[int] | NDArray[np.int32]],
+    *,
+    batch_size: int,
+    compute: Compute,
+    advance: Callable[[int], object] | None = None,
+) -> Tensor:
+    """As `encode`, for sentences that are token ids already and are taken as they are; (n, d) in their order."""
+    by_length = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    vectors = torch.empty(len(ids), encoder.width)
     with evaluating(encoder), torch.autocast(encoder.device.type, torch.bfloat16, compute == "bfloat16"):
-        for start in range(0, len(distinct), batch_size):
+        for start in range(0, len(ids), batch_size):
             rows = by_length[start : start + batch_size]
             tokens = pad([ids[i] for i in rows], encoder.pad_id).to(encoder.device)
             vectors[rows] = encoder(tokens).float().cpu()
@@ -56,5 +72,4 @@ def encode(
                 advance(len(rows))
     if not vectors.isfinite().all():
         raise DivergenceError("the model's embeddings are not finite")
-    place = {sentence: i for i, sentence in enumerate(distinct)}
-    return vectors[[place[sentence] for sentence in sentences]]
+    return vectors

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from otfkd.data.collate import Batch
+from otfkd.data.collate import Batch, Tokens
 from otfkd.data.corpus import Corpus
 from otfkd.data.datamodule import CorpusData, Source
 from otfkd.data.tokens import token_cache
@@ -68,6 +68,7 @@ def test_a_teacher_gets_its_own_tokenizers_tokens(student: Source, corpus_file: 
         texts = [sentences[line] for line in batch.lines]
         own = foreign(texts, padding=True, truncation=True, max_length=16, return_tensors="pt")
         (read,) = batch.teachers
+        assert isinstance(read, Tokens)
         assert read.input_ids.tolist() == own["input_ids"].tolist()
         assert read.attention_mask.tolist() == own["attention_mask"].tolist()
         assert read.input_ids.tolist() != batch.student.input_ids.tolist()
@@ -82,6 +83,7 @@ def test_each_source_is_padded_with_its_own_id(student: Source) -> None:
     other = Source(student.tokens, pad_id=99)
     (batch,) = batches(CorpusData(student, [other], batch_size=8, seed=1, total_batches=1))
     (read,) = batch.teachers
+    assert isinstance(read, Tokens)
     padding = read.attention_mask == 0
     assert padding.any()
     assert set(read.input_ids[padding].tolist()) == {99}

@@ -291,6 +291,29 @@ REFUSED = [
         ["teacher=[a,b]", "objective=distill", "student.init=teacher"],
         "student.init=teacher needs one teacher, not several: give teacher=FOLDER_OR_HUB_ID",
     ),
+    *(
+        (
+            f"precomputed, {name}",
+            [*given, "teacher.precomputed=true"],
+            "teacher.precomputed=true embeds the corpus once, which is for a teacher that stays: "
+            "give teacher=FOLDER_OR_HUB_ID and schedule=never, or leave teacher.precomputed=false",
+        )
+        for name, given in (
+            ("without a teacher", ["objective=simcse"]),
+            ("the student itself", [*SELF, "teacher.warmup_steps=3"]),
+            ("and rotated", [*FIXED, "schedule=every", "schedule.every=3"]),
+            ("and followed", [*FIXED, "schedule=follow"]),
+        )
+    ),
+    *(
+        (
+            f"precomputed, {key}",
+            [*FIXED, "teacher.precomputed=true", key],
+            "teacher.precomputed=true keeps a teacher's embeddings of the corpus alone, and schedule.gate and "
+            "schedule.aggregate=dev_weighted score it on dev: leave both, or leave teacher.precomputed=false",
+        )
+        for key in ("schedule.gate=0.5", "schedule.aggregate=dev_weighted")
+    ),
     (
         "itself as teacher from the start",
         [*SELF, "teacher.warmup_steps=null"],
