@@ -25,7 +25,7 @@ test: setup  ## Fast tests, no network (under 3 minutes)
 	$(BIN)/python -m pytest -n auto
 
 test-all: setup  ## All tests; those on real data need OTFKD_DATA
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest -m '' -n auto
 
 check: setup  ## Format, lint and types
 	$(BIN)/ruff format --check .

@@ -128,6 +128,7 @@ def run_in_process(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert stopped.value.code == 0
 
 
+@pytest.mark.slow
 def test_the_printed_commands_make_the_runs_of_the_plan(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
     """One line for the seeds of a row, each seed with the teacher of its own."""
     teachers, remark = commands(jobs).splitlines()
@@ -158,6 +159,7 @@ def test_a_single_seed_is_no_sweep_and_goes_on_from_where_others_are(
     assert states(jobs) == ["finished", "finished", "new", "waits"]
 
 
+@pytest.mark.slow
 def test_a_plain_sweep_gives_runs_that_tables_find(few: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
         {"name": str(every), "label": str(every), "experiment": "otfkd", "overrides": [f"schedule.every={every}"]}

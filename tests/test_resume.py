@@ -119,7 +119,7 @@ VARIANTS = {
         pytest.param(4, "plain", marks=pytest.mark.slow),
         (6, "accumulated, bfloat16"),
         (5, "chunked"),
-        (7, "best"),
+        pytest.param(7, "best", marks=pytest.mark.slow),
         (5, "follow"),
         (9, "pool_initial, sample"),
         (7, "reinit, reset, restart"),

@@ -45,6 +45,7 @@ def history(kept: Kept) -> dict[int, dict[str, float]]:
     return {row["_step"]: {name: value for name, value in row.items() if name not in OWN} for row in kept.history}
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_is_one_run_with_every_point_once(configure: Configure) -> None:
     config = configure(*WANDB, "logger.tags=[thesis]")
     assert killed(fork_and_train(config, lambda: arm((TeacherRotation, "_rotate", "before"), 2)))  # after step 8

