@@ -54,7 +54,7 @@ class TeacherConfig(Node):
     weights: list[PositiveFloat] | None  # of several; None: equal
     pooler: Pooler | None
     layers: PositiveInt | None
-    precomputed: bool  # the corpus is embedded once, into a file that all runs share
+    precomputed: bool = False  # the corpus is embedded once, into a file that all runs share
     warmup_steps: PositiveInt | None
     after_warmup: Literal["continue", "reinit"] | None  # what the student does once its snapshot teaches
 

@@ -64,7 +64,8 @@ def config_hash(config: Config, fingerprints: Mapping[str, str]) -> str:
         config: the resolved config.
         fingerprints: content hashes that stand for the paths of data and models.
     """
-    values: dict[str, Any] = config.model_dump(mode="json")
+    # A key has a default here where it came later: runs that do not use it keep their names.
+    values: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
     for key in _MACHINE_KEYS:
         del values[key]
     for section, key in _MACHINE_SUBKEYS:
