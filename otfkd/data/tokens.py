@@ -147,14 +147,13 @@ def _tokenized(
     """Lines and token ids of each chunk; the next one is tokenised while this one is in use."""
     with ThreadPoolExecutor(1) as beside:
         begun = (
-            (
-                [line for line, _ in chunk],
-                beside.submit(tokenize, tokenizer, [sentence for _, sentence in chunk], max_length, prompt),
-            )
+            (chunk, beside.submit(tokenize, tokenizer, [sentence for _, sentence in chunk], max_length, prompt))
             for chunk in chunks
         )
-        for (lines, ids), _ in pairwise(chain(begun, [([], None)])):
-            yield lines, ids.result()
+        for now, _ in pairwise(chain(begun, [None])):
+            assert now is not None  # only the last of a pair may be
+            chunk, ids = now
+            yield [line for line, _ in chunk], ids.result()
 
 
 def _line_count(path: Path) -> int:
