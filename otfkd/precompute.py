@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from otfkd.config import Compute
 from otfkd.data.corpus import Corpus
 from otfkd.data.embedded import Embedded
+from otfkd.data.files import clear_unfinished
 from otfkd.data.tokens import token_cache
 from otfkd.errors import DivergenceError, Interrupted, UserError
 from otfkd.evaluation.encode import encode_tokens
@@ -111,6 +112,7 @@ def _filled(run: Prepared, corpus: Corpus, teacher: Encoder, file: Embedded) -> 
             yield
     try:
         if not file.whole:
+            clear_unfinished(file.path.parent, file.path.name)
             yield from _filling(run, corpus, teacher, file)
     finally:
         lock.release()

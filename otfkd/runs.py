@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from otfkd.config import Config
 from otfkd.cost import read_cost
-from otfkd.data.files import write_text
+from otfkd.data.files import clear_unfinished, write_text
 from otfkd.data.labelled import Examples
 from otfkd.describe import describe
 from otfkd.distill.checkpoints import Checkpoints, WholeFiles, check_names
@@ -103,6 +103,7 @@ def _held(run: Prepared) -> Iterator[None]:
     with locked(run.folder):
         if run.config.fresh:
             set_aside(run.folder)
+        clear_unfinished(run.folder)
         yield
 
 

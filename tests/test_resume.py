@@ -52,6 +52,7 @@ def final(folder: Path) -> dict[str, Any]:
         "rotations": (folder / "rotations.jsonl").read_text(),
         "model": (folder / "model" / "model.safetensors").read_bytes(),
         "snapshots": sorted((path.name, path.read_bytes()) for path in (folder / "snapshots").glob("*")),
+        "unfinished": sorted(str(path.relative_to(folder)) for path in folder.rglob(".*")),
     }
 
 

@@ -15,41 +15,50 @@ _FULL = 1 << 16  # bytes left of a disk that is full
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; it becomes `path` if the block succeeds and vanishes if not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        full = shutil.disk_usage(path.parent).free < _FULL
-        temporary.unlink(missing_ok=True)
-        if full and isinstance(error, Exception) and not isinstance(error, OSError):
-            # torch and safetensors have errors of their own for a full disk.
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-        raise
+    """Yield a temporary path, not there yet; it becomes `path` if the block succeeds and vanishes if not."""
+    # In a folder of its own: safetensors writes to a temporary file beside the one it is asked for.
+    with _beside(path) as folder:
+        temporary = folder / path.name
+        try:
+            yield temporary
+            temporary.chmod(0o644)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except Exception as error:
+            if not isinstance(error, OSError) and shutil.disk_usage(folder).free < _FULL:
+                # torch and safetensors have errors of their own for a full disk.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+            raise
 
 
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; it becomes `path` if the block succeeds and vanishes if not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
+    """Yield a temporary folder; it becomes `path` if the block succeeds and vanishes if not."""
+    with _beside(path) as temporary:
         yield temporary
         for part in (temporary, *temporary.rglob("*")):
             part.chmod(0o755 if part.is_dir() else 0o644)  # some writers let nobody else read
         if path.exists():
             shutil.rmtree(path)
         temporary.replace(path)
-    except BaseException:
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield temporary
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
+
+
+def clear_unfinished(folder: Path, name: str = "*") -> None:
+    """Remove what killed writers of a file, or of any, left in a folder and below; nobody may be writing it now."""
+    for left in list(folder.rglob(f".{name}.????????")):  # mkdtemp's eight characters
+        if left.is_dir():
+            shutil.rmtree(left)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

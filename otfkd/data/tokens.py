@@ -2,19 +2,20 @@
 
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, islice, pairwise
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from filelock import FileLock
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from otfkd.data.corpus import Corpus
-from otfkd.data.files import replacing, write_text
+from otfkd.data.files import clear_unfinished, replacing, write_text
 from otfkd.errors import UserError
 from otfkd.provenance import sha256_bytes, sha256_file
 
@@ -108,15 +109,29 @@ def token_cache(
         :24
     ]
     arrow, counts = cache / "tokens" / f"{key}.arrow", cache / "tokens" / f"{key}.json"
-    if not (arrow.is_file() and counts.is_file()):
-        with replacing(arrow) as temporary:
-            rows, lines = _write(temporary, corpus, tokenizer, max_length, prompt)
-            if sha256_file(corpus.path) != corpus.sha256:
-                raise UserError(f"{corpus.path} was changed while it was read: give the command again")
-        # The counts come last: with them there, the table is whole.
-        write_text(counts, json.dumps({"rows": rows, "blank": lines - rows}))
+    if not _whole(arrow, counts):
+        arrow.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(arrow.with_name(f".{key}.lock")):  # the next job of a sweep waits, and then finds it made
+            if not _whole(arrow, counts):
+                _make(arrow, counts, corpus, tokenizer, max_length, prompt)
     blank: int = json.loads(counts.read_text())["blank"]
     return TokenCache(_open(arrow), blank)
+
+
+def _whole(arrow: Path, counts: Path) -> bool:
+    return arrow.is_file() and counts.is_file()
+
+
+def _make(
+    arrow: Path, counts: Path, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, max_length: int, prompt: str
+) -> None:
+    clear_unfinished(arrow.parent, arrow.name)
+    with replacing(arrow) as temporary:
+        rows, lines = _write(temporary, corpus, tokenizer, max_length, prompt)
+        if sha256_file(corpus.path) != corpus.sha256:
+            raise UserError(f"{corpus.path} was changed while it was read: give the command again")
+    # The counts come last: with them there, the table is whole.
+    write_text(counts, json.dumps({"rows": rows, "blank": lines - rows}))
 
 
 def _open(path: Path) -> pa.Table:
@@ -146,14 +161,17 @@ def _tokenized(
 ) -> Iterator[tuple[list[int], list[list[int]]]]:
     """Lines and token ids of each chunk; the next one is tokenised while this one is in use."""
     with ThreadPoolExecutor(1) as beside:
-        begun = (
-            (chunk, beside.submit(tokenize, tokenizer, [sentence for _, sentence in chunk], max_length, prompt))
-            for chunk in chunks
-        )
-        for now, _ in pairwise(chain(begun, [None])):
-            assert now is not None  # only the last of a pair may be
-            chunk, ids = now
-            yield [line for line, _ in chunk], ids.result()
+
+        def begin() -> tuple[list[int], Future[list[list[int]]]] | None:
+            if not (chunk := next(chunks, [])):
+                return None
+            lines, sentences = zip(*chunk, strict=True)
+            return list(lines), beside.submit(tokenize, tokenizer, list(sentences), max_length, prompt)
+
+        ahead = begin()
+        while ahead is not None:
+            (lines, ids), ahead = ahead, begin()
+            yield lines, ids.result()
 
 
 def _line_count(path: Path) -> int:

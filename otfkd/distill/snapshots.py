@@ -153,12 +153,9 @@ class SnapshotCache:
 
     @first_only
     def prune(self, keep: Collection[str]) -> None:
-        """Delete every snapshot that is not to be kept, and what a killed writer left; never what is being written."""
+        """Delete every snapshot that is not to be kept, but never what is being written."""
         if self._writing is not None:
             keep = {*keep, self._writing[0].id}
-        else:
-            for path in self.folder.glob(".*.safetensors.*"):
-                path.unlink()
         for path in self.folder.glob("*.safetensors"):
             if path.stem not in keep:
                 path.unlink()

@@ -1,11 +1,21 @@
 """Files are whole or not there."""
 
 import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from otfkd.data.files import JsonLines, read_json_lines, replacing, replacing_folder, write_bytes, write_text
+from otfkd.data.files import (
+    JsonLines,
+    clear_unfinished,
+    read_json_lines,
+    replacing,
+    replacing_folder,
+    write_bytes,
+    write_text,
+)
 
 
 def test_a_file_appears_with_its_folders(tmp_path: Path) -> None:
@@ -113,3 +123,39 @@ def test_a_failed_folder_leaves_the_old_one_and_no_litter(tmp_path: Path, error:
     with pytest.raises(error):
         fail()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["folder", "old"]
+
+
+def write_and_die(path: Path) -> None:
+    """What safetensors leaves when it is killed: the file it was asked for is not there, its own beside it is."""
+    with replacing(path) as temporary:
+        (temporary.parent / ".tmpXRPGTJ").write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def export_and_die(path: Path) -> None:
+    with replacing_folder(path) as temporary:
+        (temporary / "half").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("action", [write_and_die, export_and_die])
+def test_what_killed_writers_left_is_cleared_and_nothing_else(tmp_path: Path, action: Callable[[Path], None]) -> None:
+    kept = {".hidden", ".a.lock", ".file.abcdefgh", "file", "below/file"}
+    for name in kept:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for place in (tmp_path, tmp_path / "below"):
+        if (child := os.fork()) == 0:
+            action(place / "new")
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert len([*tmp_path.rglob(".new.*")]) == 2
+    clear_unfinished(tmp_path, "other")
+    assert len([*tmp_path.rglob(".new.*")]) == 2
+    clear_unfinished(tmp_path)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == kept
+    assert not [*tmp_path.rglob(".new.*")]
+
+
+def test_a_folder_that_is_not_there_has_nothing_to_clear(tmp_path: Path) -> None:
+    clear_unfinished(tmp_path / "none")
+    assert not (tmp_path / "none").exists()

@@ -1,5 +1,7 @@
 """The token cache: whole, true to the tokenizer, and made anew exactly when something that matters changed."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +29,11 @@ def corpus_of(folder: Path, lines: list[str]) -> Corpus:
 
 def all_ids(cache: TokenCache) -> list[list[int]]:
     return [row.tolist() for row in cache.read(np.arange(len(cache)))[1]]
+
+
+def made(folder: Path) -> list[str]:
+    """What lies beside the locks."""
+    return sorted(path.name for path in (folder / "tokens").iterdir() if path.suffix != ".lock")
 
 
 def raise_tokenized(*_: object) -> None:
@@ -157,8 +164,47 @@ def test_an_interrupted_write_leaves_nothing_and_the_next_is_whole(
         patch.setattr(tokens, "tokenize", fail_at_second_chunk)
         with pytest.raises(error):
             token_cache(corpus, tokenizer, 32, tmp_path)
-    assert list((tmp_path / "tokens").iterdir()) == []
+    assert made(tmp_path) == []
     assert len(token_cache(corpus, tokenizer, 32, tmp_path)) == 3
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_and_that_of_others_stays(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    corpus = corpus_of(tmp_path, LINES)
+    token_cache(corpus, tokenizer, 32, tmp_path)
+    whole = made(tmp_path)
+    arrow = next((tmp_path / "tokens").glob("*.arrow"))
+    arrow.unlink()
+    for name in (f".{arrow.name}.abcd_123", ".another.arrow.abcd_123"):
+        (tmp_path / "tokens" / name).mkdir()
+        (tmp_path / "tokens" / name / "half").touch()
+    token_cache(corpus, tokenizer, 32, tmp_path)
+    assert made(tmp_path) == sorted([*whole, ".another.arrow.abcd_123"])
+
+
+def test_of_two_jobs_one_makes_a_cache_and_the_other_waits_for_it(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, real, calls, second = corpus_of(tmp_path, LINES), tokens._make, [], threading.Event()
+
+    def make(*arguments: Any) -> None:
+        calls.append(arguments)
+        second.wait(20)
+        real(*arguments)
+
+    def is_whole(arrow: Path, counts: Path) -> bool:
+        if calls:
+            second.set()
+        return whole(arrow, counts)
+
+    whole = tokens._whole
+    monkeypatch.setattr(tokens, "_make", make)
+    monkeypatch.setattr(tokens, "_whole", is_whole)
+    with ThreadPoolExecutor(2) as jobs:
+        caches = [jobs.submit(token_cache, corpus, tokenizer, 32, tmp_path) for _ in range(2)]
+        assert [len(cache.result()) for cache in caches] == [3, 3]
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("gone", ["arrow", "json"])
@@ -176,7 +222,7 @@ def test_a_corpus_without_sentences_is_refused(
     corpus = corpus_of(tmp_path, lines)
     with pytest.raises(UserError, match=f"{corpus.path} has no sentence"):
         token_cache(corpus, tokenizer, 32, tmp_path)
-    assert list((tmp_path / "tokens").iterdir()) == []
+    assert made(tmp_path) == []
 
 
 def test_a_prompt_comes_before_every_sentence_and_has_a_cache_of_its_own(

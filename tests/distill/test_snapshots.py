@@ -178,13 +178,6 @@ def test_prune_of_a_folder_that_is_not_there_yet_does_nothing(cache: SnapshotCac
     assert not cache.folder.exists()
 
 
-def test_prune_removes_what_a_killed_writer_left(cache: SnapshotCache, tiny_encoder: Encoder) -> None:
-    kept = save(cache, tiny_encoder, 1)
-    (cache.folder / ".step-00000002.safetensors.abc").write_bytes(b"half")
-    cache.prune({kept.id})
-    assert [path.stem for path in cache.folder.iterdir()] == [kept.id]
-
-
 # Beside the training
 
 
