@@ -123,12 +123,13 @@ class Distillation(TrainingModule):
 
 def diagnose(module: Distillation, batch: Batch) -> dict[str, float | None]:
     """How student and teacher compare on a batch, as the distillation sees them but for dropout."""
+    rounded = module.config.precision.compute == "bfloat16"
     config, size = module.weighting or module.config.objective, module.config.trainer.chunk
     parts = torch.nn.ModuleList(part for part in (module.student, module.head) if part is not None)
-    with evaluating(parts):
+    with evaluating(parts), torch.autocast(module.device.type, torch.bfloat16, rounded):
         student = gathered(module.project(in_chunks(module.student, batch.student, size)))
         members = [gathered(member) for member in taught_in_chunks(module.teacher, batch, size)]
-        return compare(
-            student, members, module.teacher.weights,
-            temperature_student=config.temperature_student, temperature_teacher=config.temperature_teacher,
-        )  # fmt: skip
+    return compare(
+        student, members, module.teacher.weights,
+        temperature_student=config.temperature_student, temperature_teacher=config.temperature_teacher,
+    )  # fmt: skip

@@ -16,10 +16,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
+import otfkd.distill.module
 import otfkd.runs
 from otfkd.config import Config
 from otfkd.distill import snapshots
 from otfkd.distill.checkpoints import WholeFiles
+from otfkd.distill.gradcache import taught_in_chunks
 from otfkd.distill.module import Distillation
 from otfkd.distill.objective import Student, Terms, objective
 from otfkd.distill.teacher import TeacherSlot
@@ -89,6 +91,24 @@ def test_the_teacher_is_the_student_of_the_last_rotation_bit_for_bit_and_does_no
             assert teacher is not None
             assert same(teacher, recorder.trained[rotated_at])
             assert not same(recorder.trained[step], recorder.trained[step - 1])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_rotations_facts_are_of_the_teacher_that_the_distillation_had(
+    configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    given: list[list[Tensor]] = []
+
+    def record(*arguments: Any) -> list[Tensor]:
+        given.append(taught_in_chunks(*arguments))
+        return given[-1]
+
+    monkeypatch.setattr(otfkd.distill.module, "taught_in_chunks", record)
+    train(configure("experiment=otfkd", "schedule.every=2", "trainer.max_steps=5", f"precision={precision}"))
+    # Of the first rotation the facts before and after, of the third step the loss; of the fourth the loss and both.
+    empty, _, _, loss, before, after, _ = given
+    assert empty == []
+    assert torch.equal(loss[0], before[0]) and not torch.equal(before[0], after[0])
 
 
 def test_a_rotation_keeps_the_slots_addresses(configure: Callable[..., Config], recorder: Recorder) -> None:
