@@ -77,7 +77,10 @@ def together(tmp_path: Path, configure: Callable[..., Config]) -> Callable[..., 
 
         def joined() -> Any:
             join(config)
-            return action()
+            try:
+                return action()
+            finally:
+                torch.distributed.barrier()  # the first keeps the addresses of all: it must not be gone too soon
 
         return in_processes(number, tmp_path / "answers", joined)
 
@@ -289,14 +292,15 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def assert_same_run(one: Path, other: Path) -> None:
     """Same data, teachers, losses and weights, up to rounding."""
-    for file in ("metrics.jsonl", "rotations.jsonl"):
+    # A rotation's facts are of cosines over a temperature of .025, which makes rounding forty times as large.
+    for file, rounding in (("metrics.jsonl", 1e-5), ("rotations.jsonl", 1e-4)):
         left, right = rows(one / file), rows(other / file)
         assert [row.keys() for row in left] == [row.keys() for row in right]
         for expected, found in zip(left, right, strict=True):
             for key, value in expected.items():
                 if key == "sha256":
                     continue
-                near = pytest.approx(value, rel=1e-5, abs=1e-5) if isinstance(value, float) else value
+                near = pytest.approx(value, rel=rounding, abs=rounding) if isinstance(value, float) else value
                 assert found[key] == near, (file, expected["step"], key)
     expected, found = weights(one), weights(other)
     assert expected.keys() == found.keys()

@@ -30,7 +30,8 @@ OWN = {"_step", "_timestamp", "_runtime"}
 
 @pytest.fixture(autouse=True)
 def _service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Whoever runs the tests has no account, and no service outlives a test."""
+    """Whoever runs the tests has no account, and no service outlives a test or is there before it."""
+    wandb.teardown()  # a child that is killed would leave its run with the service of an earlier test
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
