@@ -48,7 +48,7 @@ def test_a_corpus_that_changes_while_it_is_read_spoils_no_cache(
         patched.setattr(tokens, "_write", meanwhile)
         with pytest.raises(UserError, match=r"changing\.txt was changed while it was read: give the command again"):
             train(config)
-    assert not list((tmp_path / "cache" / "tokens").glob("*"))
+    assert not [path for path in (tmp_path / "cache" / "tokens").iterdir() if path.suffix != ".lock"]
     corpus.write_text(first)  # and what is read of it now is what it holds
     assert train(config).status == "finished"
 
