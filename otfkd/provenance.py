@@ -78,15 +78,19 @@ def resolve_precision(config: Config) -> Config:
     """Put what `precision.compute=auto` means here in its place: bfloat16 where the hardware computes in it."""
     if config.precision.compute != "auto":
         return config
-    import torch
-
-    if torch.cuda.is_available() and config.trainer.accelerator != "cpu":
-        bfloat16 = torch.cuda.is_bf16_supported()
-    else:
-        features = torch.cpu.get_capabilities()
-        bfloat16 = any(features.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    bfloat16 = has_bfloat16(config.trainer.accelerator)
     precision = config.precision.model_copy(update={"compute": "bfloat16" if bfloat16 else "float32"})
     return config.model_copy(update={"precision": precision})
+
+
+def has_bfloat16(accelerator: str) -> bool:
+    """Whether the hardware computes in bfloat16, rather than slowly imitating it: the GPU, or the CPU if asked for."""
+    import torch
+
+    if torch.cuda.is_available() and accelerator != "cpu":
+        return bool(torch.cuda.is_bf16_supported())
+    features = torch.cpu.get_capabilities()
+    return any(features.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
 def derived_seed(*parts: int | str) -> int:
