@@ -120,9 +120,16 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 @styled()
 def inline_svg(figure: Figure, name: str) -> str:
-    """An <svg> to stand in a page beside others: its ids begin with its name, and it links to nothing outside."""
+    """An <svg> to stand in a page beside others: its ids begin with its name, and it links to nothing outside.
+
+    Matplotlib's ids of clips and markers are hashes of floats, of which processors round the last bit differently; here
+    they count.
+    """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={**_UNDATED, "Format": None, "Type": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :].rstrip()
+    hashes = dict.fromkeys(re.findall(r'\bid="([a-z][0-9a-f]{10})"', text))
+    for number, hashed in enumerate(hashes, 1):
+        text = text.replace(hashed, f"x{number}")
     return re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", text)
