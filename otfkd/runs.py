@@ -148,7 +148,7 @@ def _train(
 def _trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning.pytorch")  # about loaders and loggers that are not used here
-    return L.Trainer(
+    trainer = L.Trainer(
         accelerator=config.trainer.accelerator,
         devices=config.trainer.devices,
         num_nodes=config.trainer.nodes,
@@ -171,6 +171,10 @@ def _trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
         plugins=[WholeFiles(), cluster(config)],
         callbacks=callbacks,
     )
+    # Signals are the stop flag's alone. Lightning's handler of SIGTERM ends a run between the micro-batches of a step,
+    # and speaks to the other processes from wherever the signal finds it, for which all of them may wait for ever.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer
 
 
 @contextlib.contextmanager

@@ -1,14 +1,14 @@
 """Two processes against one; most are forked and find themselves started as by torchrun, which costs no imports."""
 
-import contextlib
 import json
 import os
 import pickle
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest import mock
 
 import lightning as L
 import pytest
@@ -351,11 +351,12 @@ def test_the_first_processs_dev_scores_decide_for_all(
     assert {row.generation for result in results for row in result.rows} == {3}
 
 
-@contextlib.contextmanager
-def told_in_the_last(after: int) -> Iterator[Callable[[], bool]]:
-    """A signal that comes to the last process alone."""
-    calls = iter(range(1, 1000))
-    yield lambda: next(calls) >= after and rank() > 0
+class Told(L.Callback):
+    """A signal that comes to the other processes and not to the first, between what two of them ask of each other."""
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step == 4 and rank() > 0:
+            signal.raise_signal(signal.SIGTERM)
 
 
 def stopped_and_resumed(
@@ -366,8 +367,9 @@ def stopped_and_resumed(
     straight = configure(*run, f"trainer.devices={number}", f"paths.runs={tmp_path / 'straight'}")
 
     def stopping() -> Any:
-        otfkd.runs.stop_flag = lambda: told_in_the_last(5)  # type: ignore[attr-defined]
-        return train(config)
+        trainer = otfkd.runs._trainer
+        with mock.patch.object(otfkd.runs, "_trainer", lambda config, callbacks: trainer(config, [*callbacks, Told()])):
+            return train(config)
 
     one = in_processes(number, tmp_path / "answers", lambda: train(straight))[0]
     for error in in_processes(number, tmp_path / "answers", stopping):

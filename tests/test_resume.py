@@ -299,6 +299,35 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(
     assert final(train(configure(*run)).folder) == final(straight.folder)
 
 
+@pytest.mark.parametrize(("batch", "boundary"), [(4, 2), (5, 2), (6, 3), (33, None), (35, None)])
+def test_a_signal_in_a_micro_batch_waits_for_the_optimizer_step(
+    configure: Callable[..., Config],
+    command: Callable[..., tuple[str, ...]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    batch: int,
+    boundary: int | None,
+) -> None:
+    """A run of twelve steps of three micro-batches; a signal in the last step finds it finished."""
+    run = command("trainer.accumulate=3")
+
+    class Signal(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, _: Any, batch_idx: int) -> None:
+            if batch_idx == batch:
+                signal.raise_signal(signal.SIGTERM)
+
+    straight = train(configure(*run, f"paths.runs={tmp_path / 'straight'}"))
+    with monkeypatch.context() as patched:
+        original = otfkd.runs._trainer
+        patched.setattr(otfkd.runs, "_trainer", lambda config, callbacks: original(config, [*callbacks, Signal()]))
+        if boundary is None:
+            assert train(configure(*run)).status == "finished"
+        else:
+            with pytest.raises(Interrupted, match=f"after step {boundary};"):
+                train(configure(*run))
+    assert final(train(configure(*run)).folder) == final(straight.folder)
+
+
 def test_a_signal_sets_the_flag_and_handlers_come_back() -> None:
     from otfkd.signals import stop_flag
 
