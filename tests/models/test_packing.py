@@ -163,6 +163,17 @@ def test_packing_and_padding_undo_each_other() -> None:
     assert torch.equal(packing.pad(packed), expected)
 
 
+def test_for_attention_padding_repeats_a_sentences_last_token_and_hands_no_gradient_on() -> None:
+    mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]])
+    packing = Packing.of(mask)
+    packed = torch.arange(7.0).view(7, 1).requires_grad_()
+    spread = packing.spread(packed)
+    assert spread.squeeze(2).tolist() == [[0, 1, 1, 1], [2, 3, 4, 5], [6, 6, 6, 6]]
+    weights = torch.randn(3, 4, 1)
+    (gradient,) = torch.autograd.grad(spread, packed, weights)
+    assert torch.equal(gradient, packing.pack(weights))
+
+
 def test_other_architectures_read_padded_batches() -> None:
     backbone = DistilBertModel(DistilBertConfig(vocab_size=100, dim=32, n_layers=1, n_heads=2, hidden_dim=64))
     enable_packing(backbone)
