@@ -176,7 +176,7 @@ def _geometry(part: _Part) -> Captioned:
         )
         return
     yield (
-        "Alignment of positive dev pairs against uniformity of dev sentences; lower is better in both.",
+        "Alignment of positive dev pairs (grade above 4) against uniformity of dev sentences; lower is better in both.",
         geometry(readings, _WIDTH),
     )
 

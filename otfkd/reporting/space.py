@@ -111,6 +111,6 @@ def geometry(readings: Sequence[Reading], width: float = COLUMN) -> Figure:
         arrowprops={"arrowstyle": "->", "color": "0.4", "linewidth": 0.7},
     )  # fmt: skip
     axes.set_xlabel("Uniformity of dev sentences (log of a mean)")
-    axes.set_ylabel("Alignment of dev pairs graded above 4")
+    axes.set_ylabel("Alignment of positive pairs")
     put_legend(figure, axes, [])
     return figure
