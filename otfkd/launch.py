@@ -156,7 +156,7 @@ def launch(task: Callable[[Config], T], config: Config) -> T:
         raise errors[0] from failure
     if failure is not None:
         if told:
-            raise Interrupted("stopped before there was anything to save")
+            raise Interrupted("stopped outside of training, where there is nothing to save")
         raise RuntimeError(first_line(failure)) from failure
     result: T = dict(given)[0]
     return result

@@ -1,4 +1,4 @@
-"""Signals set a flag; the run looks at it after each optimizer step, so what it saves is always whole."""
+"""Signals set a flag; training looks at it after each optimizer step, so what it saves is always whole."""
 
 import contextlib
 import signal
@@ -32,7 +32,8 @@ def stop_flag() -> Iterator[Callable[[], bool]]:
         came.append(number)
 
     before = {number: signal.signal(number, handle) for number in _SIGNALS}
-    others = {number for number, old in before.items() if callable(old) and old != signal.default_int_handler}
+    own = (signal.default_int_handler, _interrupt)
+    others = {number for number, old in before.items() if callable(old) and old not in own}
     _outer.append(lambda: bool(came))
     try:
         yield _outer[0]
@@ -42,3 +43,23 @@ def stop_flag() -> Iterator[Callable[[], bool]]:
             signal.signal(number, old)
         for number in others.intersection(came):
             signal.raise_signal(number)
+
+
+def _interrupt(number: int, _: object) -> None:
+    raise KeyboardInterrupt(f"interrupted by {signal.Signals(number).name}")
+
+
+@contextlib.contextmanager
+def like_ctrl_c() -> Iterator[None]:
+    """Have every signal end a command as Ctrl-C does, by way of all that closes and clears up, and not on the spot.
+
+    For where a run has nothing to save, as before its first step and while it is scored.
+    """
+    replaced = [number for number in _SIGNALS if signal.getsignal(number) == signal.SIG_DFL]
+    for number in replaced:
+        signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number in replaced:
+            signal.signal(number, signal.SIG_DFL)

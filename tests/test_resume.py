@@ -326,34 +326,3 @@ def test_a_signal_in_a_micro_batch_waits_for_the_optimizer_step(
             with pytest.raises(Interrupted, match=f"after step {boundary};"):
                 train(configure(*run))
     assert final(train(configure(*run)).folder) == final(straight.folder)
-
-
-def test_a_signal_sets_the_flag_and_handlers_come_back() -> None:
-    from otfkd.signals import stop_flag
-
-    before = signal.getsignal(signal.SIGTERM)
-    with stop_flag() as came:
-        assert not came()
-        signal.raise_signal(signal.SIGTERM)
-        assert came()
-    assert signal.getsignal(signal.SIGTERM) == before
-
-
-def test_an_earlier_handler_hears_of_a_signal_when_the_run_has_saved() -> None:
-    """As submitit's, which queues the job again and ends the process."""
-    from otfkd.signals import stop_flag
-
-    happened: list[str] = []
-    before = signal.signal(signal.SIGUSR2, lambda *_: happened.append("queued again"))
-    try:
-        with stop_flag() as outer:
-            with stop_flag() as came:
-                signal.raise_signal(signal.SIGUSR2)
-                assert came() and outer()  # one flag, however deep
-                happened.append("saved")
-            assert happened == ["saved"]
-        assert happened == ["saved", "queued again"]
-        with stop_flag() as came:
-            assert not came()
-    finally:
-        signal.signal(signal.SIGUSR2, before)

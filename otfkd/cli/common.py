@@ -15,6 +15,7 @@ from otfkd.composition import conf_dir, prepare_overrides
 from otfkd.config import Root
 from otfkd.errors import Interrupted, UserError, first_line, machine_refusals_told
 from otfkd.runfolder import log_to_terminal
+from otfkd.signals import like_ctrl_c
 
 DONE, OURS, USERS, INTERRUPTED = 0, 1, 2, 130
 
@@ -66,7 +67,7 @@ def exit_with(action: Callable[[], Any]) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     log_to_terminal()
     try:
-        with machine_refusals_told():
+        with machine_refusals_told(), like_ctrl_c():
             action()
     except UserError as error:
         _fail(USERS, str(error))
