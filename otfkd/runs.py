@@ -1,6 +1,7 @@
 """A run from start to finish, as plain functions: train, then score what was exported."""
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -76,7 +77,11 @@ def train(config: Config) -> TrainResult:
     if not join(config):
         return launch(train, config)
     with _numerics(config), one_voice(), machine_refusals_told():
-        return _plan_and_train(config)
+        try:
+            return _plan_and_train(config)
+        finally:
+            # Trainer, loops and module hold each other, so their memory would be the next job's only some time later.
+            gc.collect()
 
 
 def _plan_and_train(config: Config) -> TrainResult:

@@ -1,8 +1,10 @@
 """Whole runs on the tiny BERT."""
 
+import gc
 import json
 import logging
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from omegaconf import OmegaConf
 import otfkd.runs
 from otfkd.config import Config
 from otfkd.data.sts import Suite
+from otfkd.distill.teacher import TeacherSlot
 from otfkd.errors import UserError
 from otfkd.models.registry import load_encoder
 from otfkd.prepare import Prepared, prepare
@@ -285,6 +288,24 @@ def test_a_run_leaves_no_log_handler_behind(configure: Callable[..., Config]) ->
     before = list(logging.getLogger("otfkd").handlers)
     train(configure(*SHORT))
     assert logging.getLogger("otfkd").handlers == before
+
+
+def test_no_model_outlives_its_run(configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs of a sweep share a process, and its memory."""
+    original = otfkd.runs.TeacherSlot
+    slots: list[weakref.ref[TeacherSlot]] = []
+
+    def watched() -> TeacherSlot:
+        slots.append(weakref.ref(slot := original()))
+        return slot
+
+    monkeypatch.setattr(otfkd.runs, "TeacherSlot", watched)
+    gc.disable()
+    try:
+        train(configure("experiment=otfkd", "schedule.every=4"))
+        assert [slot() for slot in slots] == [None]
+    finally:
+        gc.enable()
 
 
 def test_the_rows_name_the_teacher_a_run_began_with(configure: Callable[..., Config], tmp_path: Path) -> None:
