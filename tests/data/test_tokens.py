@@ -1,5 +1,6 @@
 """The token cache: whole, true to the tokenizer, and made anew exactly when something that matters changed."""
 
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -155,6 +156,7 @@ def test_an_interrupted_write_leaves_nothing_and_the_next_is_whole(
     corpus, real, calls = corpus_of(tmp_path, LINES), tokens.tokenize, iter([False, True])
 
     def fail_at_second_chunk(*arguments: object) -> object:
+        assert not gc.isenabled()
         if next(calls):
             raise error
         return real(*arguments)  # type: ignore[arg-type]
@@ -165,7 +167,9 @@ def test_an_interrupted_write_leaves_nothing_and_the_next_is_whole(
         with pytest.raises(error):
             token_cache(corpus, tokenizer, 32, tmp_path)
     assert made(tmp_path) == []
+    assert gc.isenabled()
     assert len(token_cache(corpus, tokenizer, 32, tmp_path)) == 3
+    assert gc.isenabled()
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_and_that_of_others_stays(
