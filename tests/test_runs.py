@@ -292,11 +292,10 @@ def test_a_run_leaves_no_log_handler_behind(configure: Callable[..., Config]) ->
 
 def test_no_model_outlives_its_run(configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs of a sweep share a process, and its memory."""
-    original = otfkd.runs.TeacherSlot
     slots: list[weakref.ref[TeacherSlot]] = []
 
     def watched() -> TeacherSlot:
-        slots.append(weakref.ref(slot := original()))
+        slots.append(weakref.ref(slot := TeacherSlot()))
         return slot
 
     monkeypatch.setattr(otfkd.runs, "TeacherSlot", watched)
