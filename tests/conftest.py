@@ -1,5 +1,6 @@
 """Shared fixtures: a tiny BERT made on the spot, so that the fast suite needs no files, no network and little time."""
 
+import gc
 import logging
 import os
 import random
@@ -79,6 +80,12 @@ def make_corpus(path: Path, sentences: int = 60, seed: int = 0) -> Path:
         lines[sentence(rng)] = None
     path.write_text("".join(f"{line}\n" for line in lines))
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imports_left_out_of_collections() -> None:
+    """Every run ends with a collection, which looks through a million imported objects for a third of a second."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
-from unittest import mock
 
 import lightning as L
 import pytest
@@ -33,7 +32,7 @@ from otfkd.provenance import derived_seed
 from otfkd.runs import train
 from tests.conftest import make_model
 from tests.distill.test_mlm import make_masked_model, seeded, words
-from tests.test_resume import final
+from tests.test_resume import final, joined_by
 
 TWO = "trainer.devices=2"
 
@@ -352,7 +351,7 @@ def test_the_first_processs_dev_scores_decide_for_all(
 
 
 class Told(L.Callback):
-    """A signal that comes to the other processes and not to the first, between what two of them ask of each other."""
+    """A signal that comes to every process but the first, in the middle of a step."""
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_step == 4 and rank() > 0:
@@ -367,8 +366,7 @@ def stopped_and_resumed(
     straight = configure(*run, f"trainer.devices={number}", f"paths.runs={tmp_path / 'straight'}")
 
     def stopping() -> Any:
-        trainer = otfkd.runs._trainer
-        with mock.patch.object(otfkd.runs, "_trainer", lambda config, callbacks: trainer(config, [*callbacks, Told()])):
+        with joined_by(Told()):
             return train(config)
 
     one = in_processes(number, tmp_path / "answers", lambda: train(straight))[0]

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import lightning as L
 import pytest
@@ -27,6 +28,12 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
         yield lambda: next(calls) >= steps
 
     monkeypatch.setattr(otfkd.runs, "stop_flag", flag)
+
+
+def joined_by(callback: L.Callback) -> contextlib.AbstractContextManager[Any]:
+    """Have a callback take part in the runs to come, after those of otfkd."""
+    original = otfkd.runs._trainer
+    return mock.patch.object(otfkd.runs, "_trainer", lambda config, given: original(config, [*given, callback]))
 
 
 def plain(value: Any) -> Any:
@@ -280,9 +287,7 @@ def test_other_threads_stop_the_resume_unless_forced(
     assert forced.folder == stopped[1]
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_anew(
-    configure: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(configure: Callable[..., Config], tmp_path: Path) -> None:
     run = ("experiment=otfkd", "schedule.every=4")
     straight = train(configure(*run, f"paths.runs={tmp_path / 'straight'}"))
 
@@ -291,11 +296,8 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(
             if trainer.global_step == 7:
                 raise RuntimeError("killed")
 
-    with monkeypatch.context() as patched:
-        original = otfkd.runs._trainer
-        patched.setattr(otfkd.runs, "_trainer", lambda config, callbacks: original(config, [*callbacks, Kill()]))
-        with pytest.raises(RuntimeError, match="killed"):
-            train(configure(*run))
+    with joined_by(Kill()), pytest.raises(RuntimeError, match="killed"):
+        train(configure(*run))
     assert final(train(configure(*run)).folder) == final(straight.folder)
 
 
@@ -304,7 +306,6 @@ def test_a_signal_in_a_micro_batch_waits_for_the_optimizer_step(
     configure: Callable[..., Config],
     command: Callable[..., tuple[str, ...]],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     batch: int,
     boundary: int | None,
 ) -> None:
@@ -317,9 +318,7 @@ def test_a_signal_in_a_micro_batch_waits_for_the_optimizer_step(
                 signal.raise_signal(signal.SIGTERM)
 
     straight = train(configure(*run, f"paths.runs={tmp_path / 'straight'}"))
-    with monkeypatch.context() as patched:
-        original = otfkd.runs._trainer
-        patched.setattr(otfkd.runs, "_trainer", lambda config, callbacks: original(config, [*callbacks, Signal()]))
+    with joined_by(Signal()):
         if boundary is None:
             assert train(configure(*run)).status == "finished"
         else:
