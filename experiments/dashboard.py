@@ -86,7 +86,7 @@ def main() -> None:
 def _save(entity: str, project: str) -> None:
     from importlib.util import find_spec
 
-    from otfkd.errors import UserError
+    from otfkd.base.errors import UserError
 
     if find_spec("wandb_workspaces") is None:
         raise UserError("the dashboard needs wandb-workspaces: run pip install 'otfkd[dashboard]'")

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from otfkd.config import Pooler
+from otfkd.config.schema import Pooler
 from otfkd.evaluation.encode import encode
+from otfkd.evaluation.scoring import announce_override
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import find_model, load_encoder
-from otfkd.scoring import announce_override
 
 
 class SentenceEncoder:

@@ -15,9 +15,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 import otfkd.__main__
-import otfkd.prepare
-from otfkd.composition import load_config
-from otfkd.config import Config
+import otfkd.training.run
+from otfkd.config.composition import load_config
+from otfkd.config.schema import Config
 from otfkd.data.sts import DevTask, Subset, Suite, TestTask
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import load_encoder
@@ -122,7 +122,7 @@ def make_suite() -> Suite:
 def tiny_suite(monkeypatch: pytest.MonkeyPatch) -> Suite:
     """The tiny suite instead of the embedded one's 1,200 pairs."""
     suite = make_suite()
-    monkeypatch.setattr(otfkd.prepare, "load_suite", lambda *_: suite)
+    monkeypatch.setattr(otfkd.training.run, "load_suite", lambda *_: suite)
     return suite
 
 

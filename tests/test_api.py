@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import otfkd
+from otfkd.base.errors import UserError
 from otfkd.data import mini
-from otfkd.errors import UserError
 from otfkd.evaluation.encode import encode
 from otfkd.models.export import save_encoder
 from otfkd.models.registry import load_encoder

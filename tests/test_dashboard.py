@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 import otfkd
-from otfkd.config import Config
-from otfkd.runs import train
-from otfkd.wandb_run import flat
+from otfkd.config.schema import Config
+from otfkd.training.train import train
+from otfkd.training.wandb_run import flat
 from tests.conftest import make_model
-from tests.test_loggers import points_of
+from tests.training.test_loggers import points_of
 
 FILE = Path(otfkd.__file__).parents[1] / "experiments" / "dashboard.py"
 

@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from otfkd.base.files import write_text
+from otfkd.base.provenance import environment
 from otfkd.data import mini
-from otfkd.data.files import write_text
-from otfkd.provenance import environment
 
 RESULTS = Path(__file__).parent / "results"
 PEERS = ("sentence-transformers",)

@@ -9,12 +9,12 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
 from experiments.benchmarks.common import Row, ratio
-from otfkd.composition import compose
-from otfkd.config import Compute, EvaluateConfig
+from otfkd.config.composition import compose
+from otfkd.config.identity import has_bfloat16
+from otfkd.config.schema import Compute, EvaluateConfig
 from otfkd.data.sts import Task, load_suite
 from otfkd.evaluation.sts import evaluate
 from otfkd.models.registry import find_model, load_encoder
-from otfkd.provenance import has_bfloat16
 
 
 def measure() -> list[Row]:

@@ -18,6 +18,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from experiments.benchmarks.common import Row, ratio
+from otfkd.base.hashing import sha256_file
 from otfkd.data.corpus import Corpus
 from otfkd.data.datamodule import CorpusData, Source
 from otfkd.data.mini import corpus as mini_sentences
@@ -26,7 +27,6 @@ from otfkd.distill.candidates import _finite
 from otfkd.distill.snapshots import SnapshotCache
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.models.registry import find_model, load_encoder
-from otfkd.provenance import sha256_file
 
 SMALL, LARGE = 200_000, 20_000_000
 _PART, _LENGTH = 10_000, 4  # rows a record batch, tokens a row

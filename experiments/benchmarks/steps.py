@@ -17,12 +17,12 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from experiments.benchmarks.common import Row, corpus, ratio
-from otfkd import runs
-from otfkd.composition import load_config
+from otfkd.config.composition import load_config
+from otfkd.config.identity import has_bfloat16
 from otfkd.data.tokens import tokenize
 from otfkd.distill.shuffling import group_p
 from otfkd.models.registry import find_model, load_encoder
-from otfkd.provenance import has_bfloat16
+from otfkd.training import train
 
 BATCH, LENGTH = 64, 32
 SHORT, LONG = 14, 130  # steps of a timed run; the long one has a rotation in it
@@ -88,7 +88,7 @@ class _Clock(L.Callback):
 
 def ours(steps: int, *overrides: str) -> list[float]:
     """Seconds of each step of a run of ours, without evaluation."""
-    clock, trainer = _Clock(), runs._trainer
+    clock, trainer = _Clock(), train._trainer
     timed: dict[str, Any] = {
         "_trainer": lambda config, callbacks: trainer(config, [*callbacks, clock]),
         "dev_score": lambda *_: 0.0,
@@ -98,8 +98,8 @@ def ours(steps: int, *overrides: str) -> list[float]:
         "model=minilm", "data=text", f"data.path={corpus()}", f"data.batch_size={BATCH}", f"data.max_length={LENGTH}",
         "evaluation.every=null", f"trainer.max_steps={steps}",
     ]  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder, mock.patch.multiple(runs, **timed):
-        runs.train(load_config([*overrides, *common, f"paths.runs={folder}"]))
+    with tempfile.TemporaryDirectory() as folder, mock.patch.multiple(train, **timed):
+        train.train(load_config([*overrides, *common, f"paths.runs={folder}"]))
     return _between(clock.at)
 
 

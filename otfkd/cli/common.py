@@ -11,11 +11,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from otfkd.composition import conf_dir, prepare_overrides
-from otfkd.config import Root
-from otfkd.errors import Interrupted, UserError, first_line, machine_refusals_told
-from otfkd.runfolder import log_to_terminal
-from otfkd.signals import like_ctrl_c
+from otfkd.base.errors import Interrupted, UserError, first_line, refusals_as_user_errors
+from otfkd.base.logs import log_to_terminal
+from otfkd.base.signals import signals_interrupt
+from otfkd.config.composition import conf_dir, prepare_overrides
+from otfkd.config.schema import Root
 
 DONE, OURS, USERS, INTERRUPTED = 0, 1, 2, 130
 
@@ -67,7 +67,7 @@ def exit_with(action: Callable[[], Any]) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     log_to_terminal()
     try:
-        with machine_refusals_told(), like_ctrl_c():
+        with refusals_as_user_errors(), signals_interrupt():
             action()
     except UserError as error:
         _fail(USERS, str(error))

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import ValidationError
 
+from otfkd.base.errors import UserError, first_line
 from otfkd.cli.common import exit_with
-from otfkd.composition import stored_config
-from otfkd.errors import UserError, first_line
-from otfkd.results import Row, read_rows
+from otfkd.runs.folder import stored_config
+from otfkd.runs.rows import Row, read_rows
 
 if TYPE_CHECKING:
     from otfkd.evaluation.significance import Array, Interval, Verdict
@@ -60,7 +60,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class PairScores:
     """Grades of the test tasks, and the cosines that each run's folder gives them: (pairs,) a task."""
 
     gold: "dict[str, Array]"
@@ -74,7 +74,7 @@ class Match:
     baseline: Arm
     method: Arm
     seeds: tuple[int, ...]
-    pairs: Pairs | None
+    pairs: PairScores | None
 
     def each(self, measure: "Callable[[Run], float | Array]") -> "tuple[Array, Array]":
         """A number or an array of each run, stacked by seed, of the baseline and of the method."""
@@ -210,7 +210,7 @@ def _judge(matches: Sequence[Match]) -> "list[tuple[Match, Verdict]]":
     return sorted(found, key=lambda each: each[0].method.letter)
 
 
-def _score_pairs(runs: Iterable[Run]) -> Pairs:
+def _score_pairs(runs: Iterable[Run]) -> PairScores:
     """Embed the test pairs with the models of runs.
 
     Raises:
@@ -218,11 +218,11 @@ def _score_pairs(runs: Iterable[Run]) -> Pairs:
     """
     import torch
 
+    from otfkd.base.hashing import hash_weights
     from otfkd.data.sts import load_suite
     from otfkd.evaluation.encode import encode
     from otfkd.evaluation.sts import similarities
     from otfkd.models.registry import find_model, load_encoder
-    from otfkd.provenance import hash_weights
 
     models = {run.folder: run for run in runs}
     configs = {folder: stored_config(folder) for folder in models}
@@ -244,7 +244,7 @@ def _score_pairs(runs: Iterable[Run]) -> Pairs:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         vectors = encode(encoder.to(device), sentences, batch_size=config.batch_size, max_length=config.max_length)
         cosines[folder] = {task: similarities(vectors[left], vectors[right]) for task, (left, right) in sides.items()}
-    return Pairs({task: np.array([grade for _, _, grade in pairs]) for task, pairs in graded.items()}, cosines)
+    return PairScores({task: np.array([grade for _, _, grade in pairs]) for task, pairs in graded.items()}, cosines)
 
 
 def _legend(matches: Sequence[Match]) -> str:

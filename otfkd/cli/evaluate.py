@@ -5,14 +5,14 @@ import sys
 from omegaconf import DictConfig
 
 from otfkd.cli.common import run_hydra
-from otfkd.config import EvaluateConfig
+from otfkd.config.schema import EvaluateConfig
 
 
 def task(composed: DictConfig) -> None:
     """Score one composed config and print its table."""
     config = EvaluateConfig.from_hydra(composed)
-    from otfkd.reporting.terminal import scores
-    from otfkd.scoring import score_model
+    from otfkd.evaluation.scoring import score_model
+    from otfkd.tables.terminal import scores
 
     sys.stdout.write(scores(score_model(config)) + "\n")
 

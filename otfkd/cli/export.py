@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from otfkd.base.errors import UserError
 from otfkd.cli.common import exit_with
-from otfkd.config import Pooler
-from otfkd.errors import UserError
+from otfkd.config.schema import Pooler
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
 def _export(arguments: argparse.Namespace) -> None:
     if arguments.private and arguments.push is None:
         raise UserError("--private is of a repository: name one with --push REPO_ID")
-    from otfkd.publish import check_repository, export, push
+    from otfkd.reporting.export import check_repository, export, push
 
     if arguments.push is not None:
         check_repository(arguments.push)

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from otfkd.base.errors import UserError
 from otfkd.cli.common import exit_with
-from otfkd.errors import UserError
 
 if TYPE_CHECKING:
-    from otfkd.reporting.space import Reading
+    from otfkd.reporting.space import DevPairs
 
 log = logging.getLogger("otfkd")
 
@@ -42,8 +42,8 @@ def _draw(paths: Sequence[Path], out: Path, what: str | None) -> None:
     methods = read_methods(paths)
 
     @functools.cache
-    def readings() -> "list[Reading]":
-        from otfkd.reporting.readings import read_dev
+    def readings() -> "list[DevPairs]":
+        from otfkd.reporting.dev_pairs import read_dev
 
         return read_dev(methods, every_seed="geometry" in wanted)
 

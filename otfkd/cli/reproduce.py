@@ -5,14 +5,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from otfkd.base.errors import UserError
 from otfkd.cli.common import exit_with
-from otfkd.composition import prepare_overrides
-from otfkd.config import Config
-from otfkd.errors import UserError
+from otfkd.config.composition import prepare_overrides
+from otfkd.config.schema import Config
 
 if TYPE_CHECKING:
-    from otfkd.reporting.definition import TableSpec
-    from otfkd.reproduce import Job
+    from otfkd.tables.definition import TableSpec
+    from otfkd.tables.jobs import Job
 
 TABLES = "main,interval,cost"
 
@@ -37,9 +37,9 @@ def _main(arguments: argparse.Namespace) -> None:
     if arguments.check:
         _check(arguments.experiments)
         return
-    from otfkd.planning import commands, overview, slurm_array
-    from otfkd.reporting.definition import load_table
-    from otfkd.reproduce import plan_jobs
+    from otfkd.tables.definition import load_table
+    from otfkd.tables.jobs import plan_jobs
+    from otfkd.tables.status import commands, overview, slurm_array
 
     specs = {name: load_table(name, arguments.profile) for name in arguments.tables.split(",")}
     jobs = plan_jobs(specs, arguments.profile, arguments.overrides)
@@ -51,11 +51,11 @@ def _main(arguments: argparse.Namespace) -> None:
 
 
 def _make(specs: "dict[str, TableSpec]", jobs: "list[Job]", profile: str, experiments: Path) -> None:
-    from otfkd.data.files import write_text
-    from otfkd.reporting.built import REPORT, built, figures
-    from otfkd.reporting.published import publish, read_published
-    from otfkd.reproduce import run_jobs
-    from otfkd.wandb_run import send_files
+    from otfkd.base.files import write_text
+    from otfkd.tables.built import REPORT, built, figures
+    from otfkd.tables.jobs import run_jobs
+    from otfkd.tables.published import publish, read_published
+    from otfkd.training.wandb_run import send_files
 
     outcome = run_jobs(jobs)
     results, folder = experiments / "results" / f"{profile}.jsonl", experiments / "built" / profile
@@ -76,7 +76,7 @@ def _make(specs: "dict[str, TableSpec]", jobs: "list[Job]", profile: str, experi
 
 
 def _check(experiments: Path) -> None:
-    from otfkd.reporting.built import differing
+    from otfkd.tables.built import differing
 
     if not any((experiments / "results").glob("*.jsonl")):
         raise UserError(f"{experiments}/results holds no published rows: make a table first")

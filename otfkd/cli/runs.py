@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from otfkd.base.errors import UserError
 from otfkd.cli.common import exit_with
-from otfkd.errors import UserError
 
 
 def main() -> None:

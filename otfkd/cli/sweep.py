@@ -18,10 +18,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from otfkd.data.files import write_text
-from otfkd.errors import Interrupted, UserError, first_line
-from otfkd.runfolder import log_to_terminal
-from otfkd.signals import stop_flag
+from otfkd.base.errors import Interrupted, UserError, first_line
+from otfkd.base.files import write_text
+from otfkd.base.logs import log_to_terminal
+from otfkd.base.signals import stop_flag
 
 log = logging.getLogger("otfkd")
 
@@ -83,7 +83,7 @@ class Sweep(Callback):
             log.info("what the jobs say is in %s", Path(config.hydra.launcher.submitit_folder).parent)
 
 
-class Job:
+class SweepTask:
     """A task as one job of a sweep, in the command's own process or in another one, on another machine perhaps.
 
     What ends it is noted in the sweep's folder rather than raised: launchers would give up the other jobs.
@@ -161,7 +161,7 @@ def _passing_on() -> Iterator[None]:
             signal.signal(number, old)
 
 
-def run_sweep(start: Callable[[Job], None], task: Callable[[DictConfig], Any], overrides: Sequence[str]) -> None:
+def run_sweep(start: Callable[[SweepTask], None], task: Callable[[DictConfig], Any], overrides: Sequence[str]) -> None:
     """Let Hydra start every job, and say at the end which ones failed.
 
     Args:
@@ -174,7 +174,7 @@ def run_sweep(start: Callable[[Job], None], task: Callable[[DictConfig], Any], o
         RuntimeError: jobs failed, by a fault of ours.
         Interrupted: jobs were interrupted.
     """
-    job = Job(task, overrides)
+    job = SweepTask(task, overrides)
     try:
         with _passing_on() if job.launcher == "joblib" else contextlib.nullcontext():
             start(job)

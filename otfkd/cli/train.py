@@ -5,15 +5,15 @@ import sys
 from omegaconf import DictConfig
 
 from otfkd.cli.common import keep_traceback, run_hydra
-from otfkd.config import Config
+from otfkd.config.schema import Config
 
 
 def task(composed: DictConfig) -> float | None:
     """Train one composed config; gives the selected dev score to a Hydra sweeper that optimises."""
     config = Config.from_hydra(composed)
-    from otfkd.processes import rank
-    from otfkd.reporting.terminal import scores
-    from otfkd.runs import train
+    from otfkd.base.processes import rank
+    from otfkd.tables.terminal import scores
+    from otfkd.training.train import train
 
     try:
         result = train(config)

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from otfkd.config import DataConfig
-from otfkd.errors import UserError
-from otfkd.provenance import sha256_bytes, sha256_file
+from otfkd.base.errors import UserError
+from otfkd.base.hashing import sha256_bytes, sha256_file
+from otfkd.config.schema import DataConfig
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ def find_corpus(config: DataConfig, cache: Path) -> Corpus:
 
 
 def _generated(cache: Path) -> Path:
+    from otfkd.base.files import write_bytes
     from otfkd.data import mini
-    from otfkd.data.files import write_bytes
 
     content = "".join(f"{sentence}\n" for sentence in mini.corpus()).encode()
     path = cache / "corpora" / f"mini-{sha256_bytes([content])[:16]}.txt"

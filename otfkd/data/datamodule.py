@@ -29,7 +29,7 @@ class Source:
         return pad(self.tokens.read(rows)[1], self.pad_id)
 
 
-class Reading(Protocol):
+class TeacherInput(Protocol):
     """A corpus as a member of the initial teacher reads it, or has embedded it."""
 
     def batch(self, rows: NDArray[np.int64]) -> Tokens | Tensor: ...
@@ -38,7 +38,7 @@ class Reading(Protocol):
 class OrderedBatches(Dataset[Batch]):
     """Batch `number` of a run, made on demand; what teachers read only where they do not read as the student does."""
 
-    def __init__(self, order: Order, student: Source, teachers: Sequence[Reading], total: int, share: slice):
+    def __init__(self, order: Order, student: Source, teachers: Sequence[TeacherInput], total: int, share: slice):
         self.order = order
         self.student = student
         self.teachers = teachers
@@ -87,7 +87,7 @@ class CorpusData(L.LightningDataModule):
     def __init__(
         self,
         student: Source,
-        teachers: Sequence[Reading],
+        teachers: Sequence[TeacherInput],
         *,
         batch_size: int,
         seed: int,

@@ -12,7 +12,7 @@ from numpy.lib.format import open_memmap, write_array_header_1_0
 from numpy.typing import NDArray
 from torch import Tensor
 
-from otfkd.data.files import replacing
+from otfkd.base.files import atomic_file
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Embedded:
     def writing(self) -> Iterator[Callable[[Tensor], object]]:
         """Yield what takes the next (n, d) embeddings; the file is there when the block ends."""
         # Written rather than mapped: a full disk is then an error, where a mapped page would end the process.
-        with replacing(self.path) as temporary, temporary.open("wb") as file:
+        with atomic_file(self.path) as temporary, temporary.open("wb") as file:
             shape = (self.sentences, self.width)
             write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
             yield lambda rows: file.write(rows.numpy().tobytes())

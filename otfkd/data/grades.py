@@ -2,10 +2,10 @@
 
 import math
 
-from otfkd.errors import UserError
+from otfkd.base.errors import UserError
 
 # (sentence, sentence, gold grade) each.
-Pairs = tuple[tuple[str, str, float], ...]
+GradedPairs = tuple[tuple[str, str, float], ...]
 
 
 def check_grade(given: str | float, where: str) -> float:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from otfkd.errors import UserError, first_line
+from otfkd.base.errors import UserError, first_line
 
 
 def download(repo: str, file: str, instead: str) -> Path:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from otfkd.config import DataConfig
+from otfkd.base.errors import UserError
+from otfkd.base.files import write_bytes
+from otfkd.base.hashing import sha256_bytes
+from otfkd.config.schema import DataConfig
 from otfkd.data.corpus import Corpus
-from otfkd.data.files import write_bytes
 from otfkd.data.senteval import find, read_sick, read_sick_judgments, read_stsb
 from otfkd.data.sts import DevTask, Task
-from otfkd.errors import UserError
-from otfkd.provenance import sha256_bytes
 
 Kind = Literal["graded", "classified", "triplets"]
 CLASSES = ("entailment", "neutral", "contradiction")

@@ -5,8 +5,8 @@ They hold the pairs of SentEval's tasks, but for SICK-R, which is all of SICK he
 
 from pathlib import Path
 
-from otfkd.data.grades import Pairs, check_grade
-from otfkd.errors import UserError, first_line
+from otfkd.base.errors import UserError, first_line
+from otfkd.data.grades import GradedPairs, check_grade
 
 # Task to data set and number of pairs of its test split. SICK-R's name says what it is wherever its score is shown.
 TEST = {
@@ -23,7 +23,7 @@ DEV = ("stsbenchmark-sts", "validation", 1500)
 _COLUMNS = ("sentence1", "sentence2", "score")
 
 
-def pairs(source: str, name: str, split: str, expected: int, cache: Path) -> Pairs:
+def pairs(source: str, name: str, split: str, expected: int, cache: Path) -> GradedPairs:
     """The pairs of a split of a data set, with their sentences untouched.
 
     Args:

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from otfkd.base.hashing import sha256_bytes
 from otfkd.data import senteval
-from otfkd.data.grades import Pairs
+from otfkd.data.grades import GradedPairs
 from otfkd.data.senteval import Split
-from otfkd.provenance import sha256_bytes
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class RelatednessTask:
     """
 
     name: str
-    train: Pairs
-    dev: Pairs
-    test: Pairs
+    train: GradedPairs
+    dev: GradedPairs
+    test: GradedPairs
 
 
 def load_relatedness(root: Path) -> tuple[RelatednessTask, ...]:
@@ -53,5 +53,5 @@ def checksum(tasks: Iterable[RelatednessTask]) -> str:
     )
 
 
-def _in_order(pairs: Pairs) -> Pairs:
+def _in_order(pairs: GradedPairs) -> GradedPairs:
     return tuple(sorted(pairs, key=lambda pair: (len(pair[0].split()), len(pair[1].split()), pair[2])))

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from otfkd.config import DataConfig, EvaluationConfig
-from otfkd.data.grades import Pairs, check_grade
-from otfkd.errors import UserError, first_line
+from otfkd.base.errors import UserError, first_line
+from otfkd.config.schema import DataConfig, EvaluationConfig
+from otfkd.data.grades import GradedPairs, check_grade
 
 # The published test pairs of each year; STS13's SMT gold file comes without its sentences (licensing) and is left out.
 YEARS: dict[str, tuple[tuple[str, ...], int]] = {
@@ -54,8 +54,8 @@ def from_hub(config: EvaluationConfig | DataConfig, cache: Path) -> Path:
     import tarfile
     import zlib
 
+    from otfkd.base.hashing import sha256_file
     from otfkd.data.hub import download
-    from otfkd.provenance import sha256_file
 
     if config.repo is None or config.file is None:
         section = "data" if isinstance(config, DataConfig) else "evaluation"
@@ -76,7 +76,7 @@ def from_hub(config: EvaluationConfig | DataConfig, cache: Path) -> Path:
     return found[0].parent.parent
 
 
-def read_year(root: Path, year: str) -> dict[str, Pairs]:
+def read_year(root: Path, year: str) -> dict[str, GradedPairs]:
     """The scored pairs of a year's subsets, "12" to "16".
 
     Raises:
@@ -90,7 +90,7 @@ def read_year(root: Path, year: str) -> dict[str, Pairs]:
     return subsets
 
 
-def _subset(folder: Path, name: str) -> Pairs:
+def _subset(folder: Path, name: str) -> GradedPairs:
     inputs, golds = folder / f"STS.input.{name}.txt", folder / f"STS.gs.{name}.txt"
     left_right, grades = _lines(inputs), _lines(golds)
     if len(left_right) != len(grades):
@@ -108,7 +108,7 @@ def _subset(folder: Path, name: str) -> Pairs:
     return tuple(pairs)
 
 
-def read_stsb(root: Path, split: Split) -> Pairs:
+def read_stsb(root: Path, split: Split) -> GradedPairs:
     """The pairs of a split of STS-B.
 
     Raises:
@@ -118,7 +118,7 @@ def read_stsb(root: Path, split: Split) -> Pairs:
     return _table(path, _STSB[split], 7, _Columns(left=5, right=6, grade=4))
 
 
-def read_sick(root: Path, split: Split) -> Pairs:
+def read_sick(root: Path, split: Split) -> GradedPairs:
     """The pairs of a split of SICK's relatedness.
 
     Raises:
@@ -139,7 +139,7 @@ class _Columns(NamedTuple):
     grade: int
 
 
-def _table(path: Path, expected: int, width: int, columns: _Columns, *, header: bool = False) -> Pairs:
+def _table(path: Path, expected: int, width: int, columns: _Columns, *, header: bool = False) -> GradedPairs:
     pairs = []
     for number, line in enumerate(_lines(path), 1):
         if header and number == 1:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from otfkd.config import EvaluationConfig
+from otfkd.base.errors import UserError
+from otfkd.base.hashing import sha256_bytes
+from otfkd.config.schema import EvaluationConfig
 from otfkd.data import mteb, senteval
-from otfkd.data.grades import Pairs
-from otfkd.errors import UserError
-from otfkd.provenance import sha256_bytes
+from otfkd.data.grades import GradedPairs
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Subset:
     """
 
     name: str
-    pairs: Pairs
+    pairs: GradedPairs
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from otfkd.base.errors import UserError
+from otfkd.base.files import atomic_file, clear_unfinished, write_text
+from otfkd.base.hashing import sha256_bytes, sha256_file
 from otfkd.data.corpus import Corpus
-from otfkd.data.files import clear_unfinished, replacing, write_text
-from otfkd.errors import UserError
-from otfkd.provenance import sha256_bytes, sha256_file
 
 FORMAT = 1
 _CHUNK = 10_000
@@ -128,7 +128,7 @@ def _make(
     arrow: Path, counts: Path, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, max_length: int, prompt: str
 ) -> None:
     clear_unfinished(arrow.parent, arrow.name)
-    with replacing(arrow) as temporary:
+    with atomic_file(arrow) as temporary:
         rows, lines = _write(temporary, corpus, tokenizer, max_length, prompt)
         if sha256_file(corpus.path) != corpus.sha256:
             raise UserError(f"{corpus.path} was changed while it was read: give the command again")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from otfkd.base.errors import UserError
+from otfkd.base.hashing import sha256_bytes
 from otfkd.data.senteval import read_task_file
-from otfkd.errors import UserError
-from otfkd.provenance import sha256_bytes
 
 TransferName = Literal["MR", "CR", "SUBJ", "MPQA", "SST2", "TREC", "MRPC"]
 NAMES: tuple[TransferName, ...] = get_args(TransferName)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from otfkd.config import ScheduleConfig
+from otfkd.config.schema import Schedule
 from otfkd.distill.ema import Shadow
 from otfkd.distill.snapshots import Snapshot, SnapshotCache
 from otfkd.distill.teacher import TeacherSlot
@@ -29,9 +29,7 @@ class Candidates:
         shadow: the moving average, for the source `ema`.
     """
 
-    def __init__(
-        self, schedule: ScheduleConfig, cache: SnapshotCache, evaluate: Callable[[Any], float], max_steps: int
-    ):
+    def __init__(self, schedule: Schedule, cache: SnapshotCache, evaluate: Callable[[Any], float], max_steps: int):
         self.schedule = schedule
         self.cache = cache
         self.evaluate = evaluate

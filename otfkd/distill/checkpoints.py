@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from otfkd.data.files import replacing
-from otfkd.errors import UserError, first_line
-from otfkd.processes import first_only
+from otfkd.base.errors import UserError, first_line
+from otfkd.base.files import atomic_file
+from otfkd.base.processes import rank_zero_only
 
 FORMAT = 2  # of what the rotation callback keeps in a checkpoint
 
@@ -25,7 +25,7 @@ class WholeFiles(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        with replacing(Path(path)) as temporary:
+        with atomic_file(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
 
     def load_checkpoint(
@@ -68,10 +68,10 @@ class Checkpoints:
         self.best = folder / "best.safetensors"
         self.stamp = {"format": FORMAT, "run": run}
 
-    @first_only
+    @rank_zero_only
     def save_best(self, student: nn.Module, facts: dict[str, Any]) -> None:
         """Keep the student that dev prefers so far, with the facts of its step."""
-        with replacing(self.best) as temporary:
+        with atomic_file(self.best) as temporary:
             weights = {name: tensor.contiguous() for name, tensor in student.state_dict().items()}
             save_file(weights, temporary, metadata={"facts": json.dumps(facts)})
 

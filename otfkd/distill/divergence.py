@@ -3,13 +3,13 @@
 import contextlib
 from collections.abc import Iterator
 
+from otfkd.base.errors import DivergenceError, UserError
 from otfkd.distill.checkpoints import Checkpoints
 from otfkd.distill.rotation import TeacherRotation
-from otfkd.errors import DivergenceError, UserError
 
 
 @contextlib.contextmanager
-def divergence_told(checkpoints: Checkpoints, rotation: TeacherRotation) -> Iterator[None]:
+def explain_divergence(checkpoints: Checkpoints, rotation: TeacherRotation) -> Iterator[None]:
     """Add to what diverged when it was, what there is to go back to, and what to do.
 
     Raises:

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from otfkd.base.errors import UserError
+from otfkd.base.processes import all_gather
 from otfkd.data.collate import Tokens
-from otfkd.errors import UserError
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import quiet
-from otfkd.processes import gathered
 
 _IGNORED = -100  # a label that is not to be predicted
 
@@ -48,8 +48,8 @@ class MaskedLanguage(nn.Module):
         logits = model(input_ids=ids, attention_mask=tokens.attention_mask).logits
         losses = cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=_IGNORED, reduction="sum")
         # Shares of a batch differ in how many tokens chance masked.
-        asked = gathered((labels != _IGNORED).sum().view(1)).sum()
-        return gathered(losses.view(1)).sum() / asked.clamp(min=1)
+        asked = all_gather((labels != _IGNORED).sum().view(1)).sum()
+        return all_gather(losses.view(1)).sum() / asked.clamp(min=1)
 
 
 def mask_tokens(

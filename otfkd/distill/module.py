@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from otfkd.config import Config
+from otfkd.base.hashing import derived_seed
+from otfkd.base.processes import all_gather, rank
+from otfkd.config.schema import Config
 from otfkd.data.collate import Batch, Tokens
 from otfkd.distill.diagnostics import compare
 from otfkd.distill.embeddings import Projections
@@ -18,8 +20,6 @@ from otfkd.distill.teacher import Precomputed, TeacherSlot
 from otfkd.distill.training import TrainingModule, mean
 from otfkd.distill.weighting import Weighting, moving, weighting
 from otfkd.models.encoder import Encoder, Head, evaluating
-from otfkd.processes import gathered, rank
-from otfkd.provenance import derived_seed
 
 
 class Distillation(TrainingModule):
@@ -60,7 +60,7 @@ class Distillation(TrainingModule):
         mask = torch.Generator().manual_seed(derived_seed(seed, "mlm", batch_idx, *own))
         config, twice = self.config.objective, batch.student.twice()
         embeddings = in_chunks(self.student, twice, self.config.trainer.chunk)
-        view1, view2 = (gathered(view) for view in self.project(embeddings).chunk(2))
+        view1, view2 = (all_gather(view) for view in self.project(embeddings).chunk(2))
         only = self._drawn(batch_idx)
         teachers, weights = self.taught(batch, only)
         self.weighting = weighting(
@@ -69,8 +69,8 @@ class Distillation(TrainingModule):
         )  # fmt: skip
         terms = objective(
             config,
-            Student(view1, view2, gathered(embeddings.chunk(2)[0])),
-            [gathered(member) for member in teachers],
+            Student(view1, view2, all_gather(embeddings.chunk(2)[0])),
+            [all_gather(member) for member in teachers],
             weights,
             self.weighting,
             shuffle,
@@ -84,7 +84,7 @@ class Distillation(TrainingModule):
     def _repeats(self, batch: Batch) -> Tensor:
         """Which sentences of the whole batch, over all processes, are one to the student."""
         room = (0, self.config.data.max_length - batch.student.input_ids.shape[1])
-        ids, mask = (gathered(pad(part, room)) for part in (batch.student.input_ids, batch.student.attention_mask))
+        ids, mask = (all_gather(pad(part, room)) for part in (batch.student.input_ids, batch.student.attention_mask))
         return repeated(Tokens(ids, mask))
 
     @property
@@ -127,8 +127,8 @@ def diagnose(module: Distillation, batch: Batch) -> dict[str, float | None]:
     config, size = module.weighting or module.config.objective, module.config.trainer.chunk
     parts = torch.nn.ModuleList(part for part in (module.student, module.head) if part is not None)
     with evaluating(parts), torch.autocast(module.device.type, torch.bfloat16, rounded):
-        student = gathered(module.project(in_chunks(module.student, batch.student, size)))
-        members = [gathered(member) for member in taught_in_chunks(module.teacher, batch, size)]
+        student = all_gather(module.project(in_chunks(module.student, batch.student, size)))
+        members = [all_gather(member) for member in taught_in_chunks(module.teacher, batch, size)]
     return compare(
         student, members, module.teacher.weights,
         temperature_student=config.temperature_student, temperature_teacher=config.temperature_teacher,

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from otfkd.config import ScheduleConfig
+from otfkd.config.schema import Schedule
 from otfkd.distill.snapshots import Snapshot, SnapshotCache
 from otfkd.distill.teacher import TeacherSlot
 
@@ -23,7 +23,7 @@ class Pool:
         initial_devs: their dev scores, where the schedule asks for them.
     """
 
-    def __init__(self, schedule: ScheduleConfig):
+    def __init__(self, schedule: Schedule):
         self.schedule = schedule
         self.places: list[Snapshot | None] = []
         self.initial: list[float] = []

@@ -6,7 +6,8 @@ from typing import Any, Protocol
 import lightning as L
 from torch import Tensor, nn
 
-from otfkd.config import ScheduleConfig
+from otfkd.base.errors import Interrupted
+from otfkd.config.schema import Schedule
 from otfkd.distill.candidates import Candidates
 from otfkd.distill.checkpoints import Checkpoints
 from otfkd.distill.pool import Pool
@@ -14,7 +15,6 @@ from otfkd.distill.schedule import Plan
 from otfkd.distill.snapshots import Snapshot, SnapshotCache
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.distill.triggers import DevWatch
-from otfkd.errors import Interrupted
 
 
 class Log(Protocol):
@@ -53,7 +53,7 @@ class TeacherRotation(L.Callback):
     def __init__(
         self,
         plan: Plan,
-        schedule: ScheduleConfig,
+        schedule: Schedule,
         cache: SnapshotCache,
         checkpoints: Checkpoints,
         log: Log,

@@ -6,8 +6,8 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from otfkd.config import Config, ScheduleConfig
-from otfkd.errors import UserError
+from otfkd.base.errors import UserError
+from otfkd.config.schema import Config, Schedule
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def make_plan(config: Config) -> Plan:
 
 
 def plan_schedule(
-    schedule: ScheduleConfig,
+    schedule: Schedule,
     max_steps: int,
     *,
     evaluate_every: int | None = None,
@@ -142,7 +142,7 @@ def plan_schedule(
     )
 
 
-def _due(schedule: ScheduleConfig, last: int, evaluated: set[int], fills: int | None) -> Iterable[int]:
+def _due(schedule: Schedule, last: int, evaluated: set[int], fills: int | None) -> Iterable[int]:
     """The steps the trigger names, before any limit is put on them."""
     match schedule.trigger:
         case "never" | "follow":
@@ -173,7 +173,7 @@ def _geometric(first: int, ratio: float, last: int) -> Iterator[int]:
         step = max(step * ratio, step + 1)
 
 
-def _named_steps(schedule: ScheduleConfig, last: int, fills: int | None) -> Iterable[int]:
+def _named_steps(schedule: Schedule, last: int, fills: int | None) -> Iterable[int]:
     if not schedule.at:
         raise UserError("schedule.at must name steps with schedule=at: add schedule.at=[100,200]")
     beyond = [step for step in schedule.at if step > last]
@@ -186,7 +186,7 @@ def _named_steps(schedule: ScheduleConfig, last: int, fills: int | None) -> Iter
     return schedule.at
 
 
-def _check_idle(schedule: ScheduleConfig, last: int, fills: int | None) -> None:
+def _check_idle(schedule: Schedule, last: int, fills: int | None) -> None:
     """Refuse a trigger that names no step; without dev scores the one that fills the slot may be all there is."""
     start = max(schedule.start, fills or 0)
     if schedule.asks_dev:
@@ -201,7 +201,7 @@ def _check_idle(schedule: ScheduleConfig, last: int, fills: int | None) -> None:
         )
 
 
-def _check_follow(schedule: ScheduleConfig) -> None:
+def _check_follow(schedule: Schedule) -> None:
     if schedule.trigger != "follow":
         return
     if schedule.source != "ema" or schedule.retain != "replace" or schedule.gate is not None:
@@ -264,6 +264,6 @@ def _check_precomputed(config: Config) -> None:
         )
 
 
-def _interval(schedule: ScheduleConfig) -> str:
+def _interval(schedule: Schedule) -> str:
     """The key that says when the first rotation is due."""
     return {"at": "schedule.at", "geometric": "schedule.first"}.get(schedule.trigger, "schedule.every")

@@ -12,10 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from otfkd.data.files import replacing
-from otfkd.errors import UserError, first_line
-from otfkd.processes import first_only, shared
-from otfkd.provenance import sha256_file
+from otfkd.base.errors import UserError, first_line
+from otfkd.base.files import atomic_file
+from otfkd.base.hashing import sha256_file
+from otfkd.base.processes import broadcast, rank_zero_only
 
 
 @dataclass
@@ -85,11 +85,11 @@ class SnapshotCache:
         for name, tensor in weights.items():
             self._copy[name].copy_(tensor)
 
-    @first_only
+    @rank_zero_only
     def _write(self, snapshot: Snapshot) -> None:
         path = self.path(snapshot.id)
         try:
-            with replacing(path) as temporary:
+            with atomic_file(path) as temporary:
                 save_file(self._copy, temporary)
             snapshot.sha256 = sha256_file(path)
         except (OSError, SafetensorError) as error:
@@ -114,7 +114,7 @@ class SnapshotCache:
             written.result()
             return snapshot.sha256
 
-        snapshot.sha256 = shared(outcome)
+        snapshot.sha256 = broadcast(outcome)
 
     def let_finish(self) -> None:
         """Wait for the writer, whatever becomes of its file: another error already ends the run."""
@@ -151,7 +151,7 @@ class SnapshotCache:
         except SafetensorError as error:
             raise UserError(f"{path} cannot be read ({error}): restore it, or start anew with fresh=true") from None
 
-    @first_only
+    @rank_zero_only
     def prune(self, keep: Collection[str]) -> None:
         """Delete every snapshot that is not to be kept, but never what is being written."""
         if self._writing is not None:

@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 
-from otfkd.config import Config
+from otfkd.base.errors import DivergenceError
+from otfkd.base.processes import all_gather_object, any_process
+from otfkd.config.schema import Config
 from otfkd.data.collate import Batch, LabelledBatch
 from otfkd.distill.checkpoints import check_names
 from otfkd.distill.rate import decayed
 from otfkd.distill.schedule import Plan
 from otfkd.distill.teacher import TeacherSlot
-from otfkd.errors import DivergenceError
 from otfkd.models.encoder import Encoder, Head
-from otfkd.processes import anywhere, collected
 
 log = logging.getLogger("otfkd")
 
@@ -76,7 +76,7 @@ class TrainingModule(L.LightningModule, ABC):
         self.rate = optimizer.param_groups[0]["lr"] = self.learning_rate(self.trainer.global_step)
         read, self.read = self.read, []
         finite = all(bool(loss.isfinite()) for _, loss in read) and bool(self.grad_norm.isfinite())
-        self.left_out = anywhere(not finite)
+        self.left_out = any_process(not finite)
         if self.left_out:
             self._leave_out(parameters, self._told(read))
 
@@ -95,7 +95,7 @@ class TrainingModule(L.LightningModule, ABC):
         bad = [part for part in read if not part[1].isfinite()]
         what = f"the loss is {float(bad[0][1])}" if bad else f"the gradient's norm is {float(self.grad_norm)}"
         own = [line + 1 for lines, _ in bad or read for line in lines]
-        lines = sorted({line for part in collected(own) for line in part})
+        lines = sorted({line for part in all_gather_object(own) for line in part})
         return f"{what} at step {self.trainer.global_step + 1} (lines {', '.join(map(str, lines))})"
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from otfkd.config import ScheduleConfig
+from otfkd.config.schema import Schedule
 
 
 class DevWatch:
@@ -20,7 +20,7 @@ class DevWatch:
         stale: evaluations in a row without a better one than that.
     """
 
-    def __init__(self, schedule: ScheduleConfig):
+    def __init__(self, schedule: Schedule):
         self.schedule = schedule
         self.latest: float | None = None
         self.best = -math.inf

@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from otfkd.config import Compute
+from otfkd.base.errors import DivergenceError, UserError
+from otfkd.config.schema import Compute
 from otfkd.data.collate import pad
 from otfkd.data.tokens import tokenize
-from otfkd.errors import DivergenceError, UserError
 from otfkd.models.encoder import Encoder, evaluating
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from otfkd.base.errors import UserError
 from otfkd.data.sts import Task
-from otfkd.errors import UserError
 
 POSITIVE = 4.0
 

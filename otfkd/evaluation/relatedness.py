@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy.stats import pearsonr, spearmanr
 from torch import Tensor, nn
 
-from otfkd.data.grades import Pairs
+from otfkd.base.errors import DivergenceError
+from otfkd.data.grades import GradedPairs
 from otfkd.data.relatedness import RelatednessTask
-from otfkd.errors import DivergenceError
 from otfkd.evaluation.classifier import one_thread
 from otfkd.evaluation.encode import encode
 from otfkd.evaluation.transfer import combine
@@ -76,7 +76,7 @@ def evaluate_relatedness(
         DivergenceError: an embedding is not finite, or no prediction has a Pearson.
     """
 
-    def features(pairs: Pairs) -> Tensor:
+    def features(pairs: GradedPairs) -> Tensor:
         columns = [left for left, _, _ in pairs], [right for _, right, _ in pairs]
         return combine([encode(encoder, column, batch_size=batch_size, max_length=max_length) for column in columns])
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import nct, norm, permutation_test, rankdata, t, ttest_rel
 
-from otfkd.errors import UserError
+from otfkd.base.errors import UserError
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]

@@ -11,9 +11,9 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from otfkd.config import Compute
+from otfkd.base.errors import DivergenceError
+from otfkd.config.schema import Compute
 from otfkd.data.sts import Task
-from otfkd.errors import DivergenceError
 from otfkd.evaluation.encode import encode
 from otfkd.models.encoder import Encoder
 

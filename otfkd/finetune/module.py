@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from otfkd.config import Config
+from otfkd.base.hashing import derived_seed
+from otfkd.config.schema import Config
 from otfkd.data.collate import LabelledBatch
 from otfkd.data.labelled import CLASSES
 from otfkd.distill.gradcache import in_chunks
@@ -12,7 +13,6 @@ from otfkd.distill.teacher import TeacherSlot
 from otfkd.distill.training import TrainingModule, mean
 from otfkd.finetune.losses import classification, cosent, cosine_regression, supervised_info_nce
 from otfkd.models.encoder import Encoder, Head
-from otfkd.provenance import derived_seed
 
 
 class FineTuning(TrainingModule):

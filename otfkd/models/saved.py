@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
-from otfkd.config import Pooler
-from otfkd.errors import UserError
+from otfkd.base.errors import UserError
+from otfkd.config.schema import Pooler
 
 # otfkd's own note comes first: sentence-transformers has no names for some of the poolers.
 NOTE, MODULES, PROMPTS, TRANSFORMER = (

@@ -7,13 +7,13 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from omegaconf import OmegaConf
 
-from otfkd.errors import UserError
+from otfkd.base.errors import UserError
+from otfkd.base.provenance import environment
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import find_model, fingerprint_model
-from otfkd.provenance import environment
 from otfkd.reporting.citation import BIBTEX
 from otfkd.reporting.history import History, read_history
-from otfkd.results import Row
+from otfkd.runs.rows import Row
 
 UNKNOWN = "unknown"
 _MINILM = "sentence-transformers/all-MiniLM-L6-v2"

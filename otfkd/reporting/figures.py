@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from otfkd.errors import UserError
-from otfkd.reporting.methods import Method, Moment, Run, shared_moments
+from otfkd.base.errors import UserError
+from otfkd.reporting.methods import Method, Moment, TrainedRun, shared_moments
 from otfkd.reporting.style import Look, looks, put_legend, styled, width_for
 
 BEFORE, AFTER = 0, 1  # of a rotation
@@ -51,7 +51,7 @@ def curves(methods: Sequence[Method]) -> Figure:
     return figure
 
 
-def _dev(run: Run) -> dict[Moment, float]:
+def _dev(run: TrainedRun) -> dict[Moment, float]:
     return {(step, BEFORE): dev for step, dev in run.dev.items()}
 
 
@@ -67,12 +67,12 @@ class _Lane:
 
 def _lanes(method: Method) -> list[_Lane]:
     """One for all seeds of a method where they rotated alike, else one each; none where nothing was due."""
-    courses: dict[tuple[tuple[int, ...], tuple[int, ...]], list[Run]] = {}
+    courses: dict[tuple[tuple[int, ...], tuple[int, ...]], list[TrainedRun]] = {}
     for run in method.runs:
         if run.rotations:
             courses.setdefault((run.rotated, run.refused), []).append(run)
 
-    def label(runs: Sequence[Run]) -> str:
+    def label(runs: Sequence[TrainedRun]) -> str:
         whole = len(runs) == len(method.runs)
         return method.label if whole else f"{method.label}, seed {', '.join(str(run.seed) for run in runs)}"
 
@@ -131,7 +131,7 @@ def agreement(methods: Sequence[Method]) -> Figure:
     return figure
 
 
-def _around_rotations(run: Run, measure: str) -> dict[Moment, float]:
+def _around_rotations(run: TrainedRun, measure: str) -> dict[Moment, float]:
     """What was measured before and after each rotation, where there was a teacher to measure."""
     found = {}
     for row in run.rotations:

@@ -7,11 +7,11 @@ from typing import Any, cast
 
 from omegaconf import OmegaConf
 
-from otfkd.data.files import read_json_lines
-from otfkd.errors import UserError
+from otfkd.base.errors import UserError
+from otfkd.base.files import read_json_lines
 from otfkd.models.encoder import Encoder
-from otfkd.prepare import RESULTS, read_provenance
-from otfkd.results import Row, read_rows
+from otfkd.runs.folder import RESULTS, read_provenance
+from otfkd.runs.rows import Row, read_rows
 
 
 @dataclass(frozen=True)

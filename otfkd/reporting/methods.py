@@ -9,14 +9,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from otfkd.data.files import read_json_lines
-from otfkd.errors import UserError, first_line
+from otfkd.base.errors import UserError, first_line
+from otfkd.base.files import read_json_lines
 
 Moment = tuple[int, int]  # an optimizer step, and whether before (0) or after (1) the rotation due there
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainedRun:
     """One run, finished or not.
 
     Attributes:
@@ -64,7 +64,7 @@ class Method:
     """The seeds of one config."""
 
     label: str
-    runs: tuple[Run, ...]
+    runs: tuple[TrainedRun, ...]
 
     @property
     def legend(self) -> str:
@@ -87,7 +87,7 @@ def read_methods(paths: Iterable[Path]) -> list[Method]:
         UserError: a folder holds no run, a run's files cannot be used, or runs that cannot be compared.
     """
     folders = dict.fromkeys(folder.absolute() for path in paths for folder in _find(path))
-    groups: dict[tuple[str, str], list[Run]] = {}
+    groups: dict[tuple[str, str], list[TrainedRun]] = {}
     for run in map(_read, folders):
         groups.setdefault((run.settings["name"], run.config_hash), []).append(run)
     runs = [run for group in groups.values() for run in group]
@@ -111,7 +111,7 @@ def _find(path: Path) -> list[Path]:
     return kept
 
 
-def _read(folder: Path) -> Run:
+def _read(folder: Path) -> TrainedRun:
     try:
         settings: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
         facts = json.loads((folder / "provenance.json").read_text())
@@ -121,10 +121,12 @@ def _read(folder: Path) -> Run:
     dev = {row["step"]: row["dev"] for row in metrics if "dev" in row}
     if not dev:
         raise UserError(f"{folder}/metrics.jsonl has no dev score yet: let the run go on, or leave it out")
-    return Run(folder, settings, facts["config_hash"], settings["seed"], facts["fingerprints"], dev, tuple(rotations))
+    return TrainedRun(
+        folder, settings, facts["config_hash"], settings["seed"], facts["fingerprints"], dev, tuple(rotations)
+    )
 
 
-def _labels(firsts: Sequence[Run]) -> list[str]:
+def _labels(firsts: Sequence[TrainedRun]) -> list[str]:
     """Names of methods; where two have one name, with the settings they differ in, or else their hashes."""
     labels = []
     for run in firsts:

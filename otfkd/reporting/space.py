@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from otfkd.errors import UserError
+from otfkd.base.errors import UserError
 from otfkd.reporting.methods import seeds
 from otfkd.reporting.style import COLUMN, PAGE, looks, put_legend, styled
 
@@ -20,7 +20,7 @@ BINS = 40
 
 
 @dataclass(frozen=True)
-class Reading:
+class DevPairs:
     """What an encoder makes of the dev pairs.
 
     Attributes:
@@ -43,7 +43,7 @@ class Reading:
 
 
 @styled()
-def similarity(readings: Sequence[Reading]) -> Figure:
+def similarity(readings: Sequence[DevPairs]) -> Figure:
     """Cosines of dev pairs by gold grade, a panel a label, of its first seed: ridges of area one, medians marked.
 
     Raises:
@@ -79,14 +79,14 @@ def similarity(readings: Sequence[Reading]) -> Figure:
     return figure
 
 
-def _by_grade(reading: Reading) -> list[Array]:
+def _by_grade(reading: DevPairs) -> list[Array]:
     place = np.minimum(np.floor(reading.gold), GRADES[-1])
     cosines = np.minimum(reading.cosines, 1)  # that of a sentence with itself may round to more
     return [cosines[place == grade] for grade in GRADES]
 
 
 @styled()
-def geometry(readings: Sequence[Reading], width: float = COLUMN) -> Figure:
+def geometry(readings: Sequence[DevPairs], width: float = COLUMN) -> Figure:
     """Alignment against uniformity (Wang and Isola 2020), a point an encoder; lower is better in both.
 
     Args:

@@ -15,8 +15,8 @@ from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from otfkd.data.files import write_bytes
-from otfkd.errors import UserError
+from otfkd.base.errors import UserError
+from otfkd.base.files import write_bytes
 
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a two-column page, and both
 

@@ -14,7 +14,7 @@ from otfkd.reporting.style import COLUMN, legend_above, looks, styled
 
 
 @dataclass(frozen=True)
-class Point:
+class Setting:
     """One setting of one method.
 
     Attributes:
@@ -37,14 +37,14 @@ class Point:
         return stdev(self.scores) if len(self.scores) > 1 else 0.0
 
 
-def _counted(label: str, points: Sequence[Point]) -> str:
+def _counted(label: str, points: Sequence[Setting]) -> str:
     counts = sorted({len(point.scores) for point in points})
     return f"{label} ({seeds(counts[0]) if len(counts) == 1 else f'{counts[0]} to {counts[-1]} seeds'})"
 
 
 @styled()
 def against_interval(
-    points: Sequence[Point], measure: str, fixed: Mapping[str, tuple[float, ...]] | None = None, width: float = COLUMN
+    points: Sequence[Setting], measure: str, fixed: Mapping[str, tuple[float, ...]] | None = None, width: float = COLUMN
 ) -> Figure:
     """Score against rotation interval: means with a bar of one standard deviation to each side, every seed a dot.
 
@@ -71,7 +71,7 @@ def against_interval(
             label=_counted(label, own),
         ))  # fmt: skip
     for (label, scores), look in zip(levels.items(), styles[len(labels) :], strict=True):
-        level = Point(label, 0, scores)
+        level = Setting(label, 0, scores)
         name = _counted(label, [level])
         handles.append(axes.axhline(level.mean, color=look.colour, linestyle=look.line, linewidth=1, label=name))
         low, high = level.mean - level.spread, level.mean + level.spread
@@ -85,9 +85,9 @@ def against_interval(
     return figure
 
 
-def pareto_front(points: Sequence[Point]) -> list[Point]:
+def pareto_front(points: Sequence[Setting]) -> list[Setting]:
     """The points that no other beats: every one at most as dear has a lower mean, from cheap to dear."""
-    front: list[Point] = []
+    front: list[Setting] = []
     for point in sorted(points, key=lambda point: (point.x, -point.mean)):
         if not front or point.mean > front[-1].mean:
             front.append(point)
@@ -95,7 +95,7 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
 
 
 @styled()
-def against_compute(points: Sequence[Point], measure: str, width: float = COLUMN) -> Figure:
+def against_compute(points: Sequence[Setting], measure: str, width: float = COLUMN) -> Figure:
     """Score against compute: a point a method, filled on the Pareto front, with a bar of one standard deviation.
 
     Args:

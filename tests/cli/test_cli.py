@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import otfkd.scoring
-from otfkd.config import LoggerConfig
+import otfkd.evaluation.scoring
+from otfkd.config.schema import LoggerConfig
 from otfkd.data.sts import Suite
-from otfkd.results import read_rows
+from otfkd.runs.rows import read_rows
 from tests.cli.commands import Command, Outcome, assert_refused, finish, start
 
 # In processes of their own.
@@ -109,7 +109,7 @@ def test_a_mistake_is_one_sentence_and_code_2(
     if "evaluation=sts" in more:
         from otfkd.data.sts import load_suite
 
-        monkeypatch.setattr("otfkd.prepare.load_suite", load_suite)
+        monkeypatch.setattr("otfkd.training.run.load_suite", load_suite)
     assert_refused(otfkd_command("train", *overrides, *more), *words)
 
 
@@ -128,7 +128,7 @@ def test_too_small_a_corpus_is_refused_with_the_plan(
 def test_a_fault_of_ours_is_code_1_and_leaves_a_traceback(
     otfkd_command: Command, overrides: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("otfkd.runs.score_rows", lambda *_: 1 / 0)
+    monkeypatch.setattr("otfkd.training.train.score_rows", lambda *_: 1 / 0)
     failed = otfkd_command("train", *overrides, "trainer.max_steps=1", "evaluation.every=null")
     assert failed.code == 1
     assert failed.err.splitlines()[-1].startswith("otfkd: ZeroDivisionError: division by zero")
@@ -236,8 +236,8 @@ def reproduce(
     otfkd_command: Command, overrides: list[str], tiny_suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Command:
     """Run `otfkd reproduce` on tables of two rows, of which the second one of `tiny` fails, in 4 steps."""
-    monkeypatch.setattr("otfkd.reporting.definition.tables_dir", lambda: tmp_path / "tables")
-    monkeypatch.setattr(otfkd.scoring, "load_suite", lambda *_: tiny_suite)
+    monkeypatch.setattr("otfkd.tables.definition.tables_dir", lambda: tmp_path / "tables")
+    monkeypatch.setattr(otfkd.evaluation.scoring, "load_suite", lambda *_: tiny_suite)
     bad = {"name": "bad", "label": "Bad", "experiment": "simcse", "overrides": ["schedule=at", "schedule.at=[500]"]}
     good = {"name": "good", "label": "Good", "experiment": "simcse"}
     (tmp_path / "tables").mkdir()
@@ -287,7 +287,7 @@ def test_reproduce_keeps_tables_and_figures_as_an_artifact_where_wandb_is_chosen
     reproduce: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[tuple[LoggerConfig, Path, str, dict[str, str]]] = []
-    monkeypatch.setattr("otfkd.wandb_run.send_files", lambda *given: sent.append(given))
+    monkeypatch.setattr("otfkd.training.wandb_run.send_files", lambda *given: sent.append(given))
     table = json.loads((tmp_path / "tables/other.yaml").read_text())
     (tmp_path / "tables/drawn.yaml").write_text(json.dumps({**table, "figures": ["curves", "interval"]}))
     assert reproduce("--tables", "drawn").code == 0

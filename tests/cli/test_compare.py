@@ -14,18 +14,18 @@ from omegaconf import OmegaConf
 
 import otfkd.cli.compare
 import otfkd.data.sts
-from otfkd.config import Config
+from otfkd.config.schema import Config
 from otfkd.data.sts import Subset, Suite, TestTask
 from otfkd.evaluation.encode import encode
+from otfkd.evaluation.scoring import Origin, score_rows
 from otfkd.evaluation.significance import Array, bootstrap_pairs, percentile_interval, williams_spearman
 from otfkd.evaluation.sts import similarities, spearman
 from otfkd.models.export import save_encoder
 from otfkd.models.registry import load_encoder
-from otfkd.results import Row, append_row, read_rows, write_rows
-from otfkd.scoring import Origin, score_rows
+from otfkd.runs.rows import Row, append_row, read_rows, write_rows
 from tests.cli.commands import Command, Outcome, assert_refused
 from tests.conftest import make_model
-from tests.test_results import make_row
+from tests.runs.test_rows import make_row
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-import otfkd.publish
-from otfkd.errors import UserError
+import otfkd.reporting.export
+from otfkd.base.errors import UserError
 from tests.cli.commands import Command
 
 
@@ -35,7 +35,7 @@ def test_a_push_names_the_card_and_comes_last(
         assert "# me/tiny" in (folder / "README.md").read_text()
         return f"{repository} {private}"
 
-    monkeypatch.setattr(otfkd.publish, "push", push)
+    monkeypatch.setattr(otfkd.reporting.export, "push", push)
     outcome = export(tiny_model, tmp_path / "out", "--pooler", "mean", "--push", "me/tiny", "--private")
     assert outcome.out == f"written to {tmp_path / 'out'}\npushed to me/tiny True\n"
 
@@ -46,7 +46,7 @@ def test_a_refused_push_leaves_the_folder(
     def push(*_: object, **__: object) -> str:
         raise UserError("not pushed")
 
-    monkeypatch.setattr(otfkd.publish, "push", push)
+    monkeypatch.setattr(otfkd.reporting.export, "push", push)
     outcome = export(tiny_model, tmp_path / "out", "--pooler", "mean", "--push", "me/tiny")
     assert (outcome.code, outcome.err) == (2, "otfkd: not pushed\n")
     assert (tmp_path / "out/model.safetensors").is_file()

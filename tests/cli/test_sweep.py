@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-import otfkd.runs
-from otfkd.results import read_rows
-from otfkd.runfolder import locked
-from otfkd.scoring import score_rows
+import otfkd.training.train
+from otfkd.evaluation.scoring import score_rows
+from otfkd.runs.folder import locked
+from otfkd.runs.rows import read_rows
 from tests.cli.commands import Command, assert_refused, finish, start
 
 ONE_STEP = ("trainer.max_steps=1", "evaluation.every=null")
@@ -50,7 +50,7 @@ def test_a_fault_in_a_job_is_code_1_and_the_same_command_tries_that_job_again(
         return 1 / 0 if arguments[-1].seed == 0 else score_rows(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(otfkd.runs, "score_rows", faulty)
+        patched.setattr(otfkd.training.train, "score_rows", faulty)
         failed = otfkd_command(*command)
     assert failed.code == 1
     assert "1 jobs failed (seed=0: ZeroDivisionError: division by zero)" in failed.err.splitlines()[-1]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from otfkd.config import DataConfig
+from otfkd.base.errors import UserError
+from otfkd.config.schema import DataConfig
 from otfkd.data.corpus import Corpus, find_corpus
-from otfkd.errors import UserError
 
 EXOTIC = [
     "\ufeffa BOM stays",

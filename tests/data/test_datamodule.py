@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerBase
 
+from otfkd.base.hashing import sha256_file
 from otfkd.data.collate import Batch, Tokens
 from otfkd.data.corpus import Corpus
 from otfkd.data.datamodule import CorpusData, Source
 from otfkd.data.tokens import token_cache
-from otfkd.provenance import sha256_file
 from tests.conftest import WORDS, make_tokenizer
 
 

@@ -9,11 +9,11 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 
-from otfkd.composition import load_config
-from otfkd.config import Config
+from otfkd.base.errors import UserError
+from otfkd.config.composition import load_config
+from otfkd.config.schema import Config
 from otfkd.data.corpus import find_corpus
 from otfkd.data.sts import load_suite
-from otfkd.errors import UserError
 from tests.data.senteval import make_senteval
 
 Serve = Callable[[Path | Exception], list[tuple[str, str]]]

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from otfkd.composition import load_config
+from otfkd.base.errors import UserError
+from otfkd.config.composition import load_config
 from otfkd.data import mini
 from otfkd.data.datamodule import LabelledData, Source
 from otfkd.data.labelled import Examples, Kind, load_examples
 from otfkd.data.sts import DevTask, Subset, TestTask
 from otfkd.data.tokens import token_cache
-from otfkd.errors import UserError
 from tests.conftest import make_tokenizer
 
 Load = Callable[..., Examples]

@@ -10,11 +10,11 @@ import httpx2
 import pytest
 from datasets.exceptions import DatasetNotFoundError
 
-from otfkd.composition import load_config
-from otfkd.config import Config
+from otfkd.base.errors import UserError
+from otfkd.config.composition import load_config
+from otfkd.config.schema import Config
 from otfkd.data import mteb
 from otfkd.data.sts import DevTask, Suite, load_suite
-from otfkd.errors import UserError
 
 SICK = "SICK-R (mteb, 9927 pairs)"
 SIZES = {"STS12": 3108, "STS13": 1500, "STS14": 3750, "STS15": 3000, "STS16": 1186, "STS-B": 1379, SICK: 9927}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from otfkd.base.errors import UserError
 from otfkd.data.relatedness import RelatednessTask, checksum, load_relatedness
-from otfkd.errors import UserError
 from tests.data.senteval import grade, make_senteval
 
 SIZES = {"STS-B": (5749, 1500, 1379), "SICK-R": (4500, 500, 4927)}

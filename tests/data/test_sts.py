@@ -7,10 +7,10 @@ from typing import Literal
 
 import pytest
 
-from otfkd.composition import load_config
-from otfkd.config import EvaluationConfig
+from otfkd.base.errors import UserError
+from otfkd.config.composition import load_config
+from otfkd.config.schema import EvaluationConfig
 from otfkd.data.sts import DevTask, Suite, Task, TestTask, load_stsb, load_suite
-from otfkd.errors import UserError
 from tests.data.senteval import YEARS, grade, make_senteval
 
 SIZES = {

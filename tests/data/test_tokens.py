@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 from transformers import PreTrainedTokenizerBase
 
+from otfkd.base.errors import UserError
+from otfkd.base.hashing import sha256_file
 from otfkd.data import tokens
 from otfkd.data.corpus import Corpus
 from otfkd.data.tokens import TokenCache, fingerprint_tokenizer, prompt_length, token_cache
-from otfkd.errors import UserError
-from otfkd.provenance import sha256_file
 from tests.conftest import WORDS, make_tokenizer
 
 LINES = ["the cat sat on the mat", "", "a dog", "the big red house stood over the old road and the river"]

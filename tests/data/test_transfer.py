@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from otfkd.base.errors import UserError
 from otfkd.data.transfer import NAMES, PLACEHOLDER, Example, TransferName, TransferTask, checksum, load_transfer
-from otfkd.errors import UserError
 
 # Train, dev and test examples, and how many of all are of each class, as published.
 SIZES: dict[TransferName, tuple[int, int, int]] = {

@@ -4,13 +4,13 @@ from typing import Any, cast
 
 from omegaconf import OmegaConf
 
-from otfkd.composition import conf_dir
-from otfkd.config import ScheduleConfig
+from otfkd.config.composition import conf_dir
+from otfkd.config.schema import Schedule
 
 
-def make_schedule(trigger: str = "every", **changes: Any) -> ScheduleConfig:
+def make_schedule(trigger: str = "every", **changes: Any) -> Schedule:
     """A validated schedule."""
     values = cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(conf_dir() / "schedule/never.yaml")))
     for name in ("ema", "on_rotation"):
         changes[name] = {**values[name], **changes.get(name, {})}
-    return ScheduleConfig.model_validate({**values, "trigger": trigger, **changes})
+    return Schedule.model_validate({**values, "trigger": trigger, **changes})

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-import otfkd.prepare
-from otfkd.composition import load_config
+import otfkd.training.run
+from otfkd.base.errors import UserError
+from otfkd.config.composition import load_config
 from otfkd.distill.checkpoints import Checkpoints, WholeFiles
-from otfkd.errors import UserError
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import load_encoder
-from otfkd.runs import train
+from otfkd.training.train import train
 from tests.conftest import make_suite
 
 CHECKPOINT = {
@@ -39,7 +39,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, corpus_file
     ]  # fmt: skip
     methods = {"simcse": ["experiment=simcse"], "otfkd": ["experiment=otfkd", "schedule.every=2"]}
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(otfkd.prepare, "load_suite", lambda *_: make_suite())
+        patched.setattr(otfkd.training.run, "load_suite", lambda *_: make_suite())
         return {name: train(load_config([*shared, *overrides])).folder for name, overrides in methods.items()}
 
 

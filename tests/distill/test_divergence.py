@@ -10,19 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
-import otfkd.runs
-from otfkd.config import Config
+import otfkd.training.train
+from otfkd.base.errors import Interrupted, UserError
+from otfkd.base.processes import rank
+from otfkd.config.schema import Config
 from otfkd.data.order import Order
 from otfkd.distill.module import Distillation
-from otfkd.errors import Interrupted, UserError
+from otfkd.evaluation.scoring import dev_score
 from otfkd.finetune.module import FineTuning
-from otfkd.processes import rank
-from otfkd.runs import train
-from otfkd.scoring import dev_score
+from otfkd.training.train import train
+from tests.base.test_processes import TWO, in_processes
 from tests.conftest import make_model
 from tests.distill.recording import Recorder, same
-from tests.test_processes import TWO, in_processes
-from tests.test_resume import final, stop_after, unclocked
+from tests.training.test_resume import final, stop_after, unclocked
 
 SKIP = "trainer.on_nonfinite=skip"
 Spoil = Callable[..., None]
@@ -212,17 +212,17 @@ def test_weights_that_break_in_their_last_update_are_told_at_the_evaluation(
             next(encoder.parameters()).fill_(math.nan)
         return dev_score(encoder, *given)
 
-    monkeypatch.setattr(otfkd.runs, "dev_score", broken)
+    monkeypatch.setattr(otfkd.training.train, "dev_score", broken)
     with pytest.raises(UserError, match="diverged after step 3: the model's embeddings are not finite; no checkpoint"):
         train(configure(SKIP))
 
 
 def test_a_model_of_weights_that_are_not_finite_is_refused_by_name(tmp_path: Path) -> None:
-    from otfkd.composition import compose, prepare_overrides
-    from otfkd.config import EvaluateConfig
+    from otfkd.config.composition import compose, prepare_overrides
+    from otfkd.config.schema import EvaluateConfig
+    from otfkd.evaluation.scoring import score_model
     from otfkd.models.export import save_encoder
     from otfkd.models.registry import load_encoder
-    from otfkd.scoring import score_model
 
     encoder = load_encoder(make_model(tmp_path / "base"), "mean")
     with torch.no_grad():

@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from otfkd.config import Config
+from otfkd.base.errors import UserError
+from otfkd.config.schema import Config
 from otfkd.data.collate import Batch, Tokens
 from otfkd.distill.gradcache import Embed, in_chunks, taught_in_chunks
 from otfkd.distill.losses import info_nce
 from otfkd.distill.teacher import TeacherSlot
-from otfkd.errors import UserError
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import load_encoder
-from otfkd.runs import train
+from otfkd.training.train import train
+from tests.base.test_processes import assert_same_run, make_step, step, still
 from tests.conftest import make_model
 from tests.distill.test_mlm import make_masked_model, words
-from tests.test_processes import assert_same_run, make_step, step, still
 
 __all__ = ["still"]  # a fixture
 

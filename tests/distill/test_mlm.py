@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM, RobertaConfig, RobertaForMaskedLM
 
+from otfkd.base.errors import UserError
 from otfkd.data.collate import Tokens, pad
 from otfkd.distill.mlm import MaskedLanguage, load_masked_language, mask_tokens
-from otfkd.errors import UserError
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import load_encoder
 from tests.conftest import SPECIAL, make_tokenizer

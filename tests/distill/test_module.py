@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-import otfkd.runs
-from otfkd.config import Config
+import otfkd.training.train
+from otfkd.base.errors import Interrupted, UserError
+from otfkd.config.schema import Config
 from otfkd.distill.module import Distillation
-from otfkd.errors import Interrupted, UserError
-from otfkd.runs import train
+from otfkd.training.train import train
 from tests.conftest import make_model
 from tests.distill.test_mlm import make_masked_model
-from tests.test_resume import final, stop_after
+from tests.training.test_resume import final, stop_after
 
 Configure = Callable[..., Config]
 SHORT = ("trainer.max_steps=4", "evaluation.every=null")
@@ -195,8 +195,8 @@ class Installed(L.Callback):
 
 
 def test_a_ramp_counts_from_what_the_slot_says(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = otfkd.runs._trainer
-    monkeypatch.setattr(otfkd.runs, "_trainer", lambda config, given: original(config, [*given, Installed()]))
+    original = otfkd.training.train._trainer
+    monkeypatch.setattr(otfkd.training.train, "_trainer", lambda config, given: original(config, [*given, Installed()]))
     run = configure(
         "experiment=otfkd", "schedule=at", "schedule.at=[2]", "teacher.warmup_steps=2", "objective.kd_ramp=rotation",
         "objective.kd_ramp_steps=2", "trainer.max_steps=6",

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from otfkd.composition import load_config
-from otfkd.config import ObjectiveConfig
+from otfkd.base.errors import UserError
+from otfkd.config.composition import load_config
+from otfkd.config.schema import ObjectiveConfig
 from otfkd.data.collate import pad
 from otfkd.distill.embeddings import Projections, embedding_distillation
 from otfkd.distill.losses import (
@@ -24,7 +25,6 @@ from otfkd.distill.losses import (
 from otfkd.distill.objective import Student, Terms, objective, repeated
 from otfkd.distill.shuffling import group_p, group_size
 from otfkd.distill.weighting import Weighting
-from otfkd.errors import UserError
 
 DEFAULTS = load_config(["objective=distill"]).objective
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import otfkd.runs
-from otfkd.composition import options
-from otfkd.config import Config
-from otfkd.runs import train
+import otfkd.training.train
+from otfkd.config.composition import options
+from otfkd.config.schema import Config
+from otfkd.training.train import train
 from tests.conftest import make_model
 from tests.distill.recording import Recorder, Weights, close, same
 
@@ -172,7 +172,7 @@ def test_the_slot_holds_what_the_preset_says_after_every_step(
 ) -> None:
     case = CASES[name]
     if case.dev:
-        monkeypatch.setattr(otfkd.runs, "dev_score", lambda *_: case.dev[recorder.now])
+        monkeypatch.setattr(otfkd.training.train, "dev_score", lambda *_: case.dev[recorder.now])
     folder = train(configure(*command(name, external))).folder
     expected = list(case.members(recorder))
     assert len(expected) == STEPS
@@ -203,7 +203,7 @@ def test_a_round_begins_again_from_the_base_encoder(
     configure: Callable[..., Config], recorder: Recorder, external: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = CASES["distillcse_rounds"]
-    monkeypatch.setattr(otfkd.runs, "dev_score", lambda *_: case.dev[recorder.now])
+    monkeypatch.setattr(otfkd.training.train, "dev_score", lambda *_: case.dev[recorder.now])
     train(configure(*command("distillcse_rounds", external)))
     base = recorder.student[0]
     for step in range(1, STEPS + 1):
@@ -216,7 +216,7 @@ def test_a_round_begins_again_from_the_base_encoder(
 def test_the_student_begins_again_once_when_its_snapshot_first_teaches(
     configure: Callable[..., Config], recorder: Recorder, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(otfkd.runs, "dev_score", lambda *_: 50.0)
+    monkeypatch.setattr(otfkd.training.train, "dev_score", lambda *_: 50.0)
     train(configure(f"experiment={name}", f"trainer.max_steps={STEPS}", EVERY_4))
     base = recorder.student[0]
     for step in range(1, STEPS + 1):

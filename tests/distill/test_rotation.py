@@ -17,21 +17,21 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 import otfkd.distill.module
-import otfkd.runs
-from otfkd.config import Config
+import otfkd.training.train
+from otfkd.base.errors import UserError
+from otfkd.base.hashing import sha256_file
+from otfkd.config.schema import Config
 from otfkd.distill import snapshots
 from otfkd.distill.checkpoints import WholeFiles
 from otfkd.distill.gradcache import taught_in_chunks
 from otfkd.distill.module import Distillation
 from otfkd.distill.objective import Student, Terms, objective
 from otfkd.distill.teacher import TeacherSlot
-from otfkd.errors import UserError
 from otfkd.models.registry import load_encoder
-from otfkd.provenance import sha256_file
-from otfkd.runs import train
+from otfkd.training.train import train
 from tests.conftest import make_model
 from tests.distill.recording import Recorder, Weights, same
-from tests.test_resume import final
+from tests.training.test_resume import final
 
 Script = Callable[[dict[int, float]], None]
 
@@ -48,7 +48,7 @@ def steps(folder: Path) -> list[int]:
 @pytest.fixture
 def dev_says(monkeypatch: pytest.MonkeyPatch, recorder: Recorder) -> Script:
     """Write dev scores instead of computing them: by the optimizer step, 0 before the first."""
-    return lambda scores: monkeypatch.setattr(otfkd.runs, "dev_score", lambda *_: scores[recorder.now])
+    return lambda scores: monkeypatch.setattr(otfkd.training.train, "dev_score", lambda *_: scores[recorder.now])
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_best_rotates_in_the_best_snapshot_since_the_last_rotation(
     configure: Callable[..., Config], recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([10.0, 30.0, 20.0, 5.0, 1.0, 2.0, 9.0, 9.0])  # after steps 1, 2, ... with a tie of two
-    monkeypatch.setattr(otfkd.runs, "dev_score", lambda *_: next(scores, 0.0))
+    monkeypatch.setattr(otfkd.training.train, "dev_score", lambda *_: next(scores, 0.0))
     result = train(
         configure(
             "experiment=otfkd",
@@ -328,7 +328,7 @@ def test_refused_rotations_are_counted_but_not_towards_the_most_and_diagnose_not
         asked.append(given)
         return {}
 
-    monkeypatch.setattr(otfkd.runs, "diagnose", diagnose)
+    monkeypatch.setattr(otfkd.training.train, "diagnose", diagnose)
     dev_says({2: 20, 4: 18.5, 6: 19, 8: 30, 10: 40, 12: 50, 3: 0, 9: 0})
     limits = ["schedule.gate=1.0", "schedule.max_rotations=2"]
     result = train(configure("experiment=otfkd", "schedule.every=2", *limits))
@@ -367,9 +367,11 @@ class Poison(L.Callback):
 def test_weights_that_are_not_finite_never_teach(
     configure: Callable[..., Config], recorder: Recorder, monkeypatch: pytest.MonkeyPatch, source: list[str]
 ) -> None:
-    recorded = otfkd.runs._trainer
-    monkeypatch.setattr(otfkd.runs, "_trainer", lambda config, callbacks: recorded(config, [Poison(), *callbacks]))
-    monkeypatch.setattr(otfkd.runs, "dev_score", lambda *_: float(recorder.now))
+    recorded = otfkd.training.train._trainer
+    monkeypatch.setattr(
+        otfkd.training.train, "_trainer", lambda config, callbacks: recorded(config, [Poison(), *callbacks])
+    )
+    monkeypatch.setattr(otfkd.training.train, "dev_score", lambda *_: float(recorder.now))
     folder = train(configure("experiment=otfkd", "schedule.every=3", *source)).folder
     best = "best" in source[0]  # of steps 4 to 6 it takes the last that was finite
     assert steps(folder) == ([3, 6] if best else [3])
@@ -428,7 +430,7 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, int | None]]:
         return forward(slot, inputs, own, only)
 
     monkeypatch.setattr(TeacherSlot, "forward", spy)
-    monkeypatch.setattr(otfkd.runs, "diagnose", lambda *_: {})
+    monkeypatch.setattr(otfkd.training.train, "diagnose", lambda *_: {})
     return asked
 
 

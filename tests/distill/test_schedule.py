@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from otfkd.config import Config
+from otfkd.base.errors import UserError
+from otfkd.config.schema import Config
 from otfkd.distill.schedule import Plan, make_plan, multiples, plan_schedule
-from otfkd.errors import UserError
 from tests.distill.schedules import make_schedule
 
 FIXED = ["teacher=folder", "objective=distill"]

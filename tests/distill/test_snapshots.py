@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import Module
 
+from otfkd.base.errors import UserError
 from otfkd.distill import snapshots
 from otfkd.distill.snapshots import Snapshot, SnapshotCache
-from otfkd.errors import UserError
 from otfkd.models.encoder import Encoder
 
 

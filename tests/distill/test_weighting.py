@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from otfkd.composition import load_config
-from otfkd.config import ObjectiveConfig
+from otfkd.config.composition import load_config
+from otfkd.config.schema import ObjectiveConfig
 from otfkd.distill.weighting import Weighting, moving, ramp, weighting
 
 DEFAULTS = load_config(["objective=distill", "objective.kd_weight=2.0"]).objective

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from otfkd.config import Pooler
+from otfkd.base.errors import DivergenceError
+from otfkd.config.schema import Pooler
 from otfkd.data.collate import pad
-from otfkd.errors import DivergenceError
 from otfkd.evaluation.encode import encode
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import load_encoder

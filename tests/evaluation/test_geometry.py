@@ -8,8 +8,8 @@ import torch
 from scipy.special import gamma, iv
 from torch import Tensor
 
+from otfkd.base.errors import UserError
 from otfkd.data.sts import Subset, Task
-from otfkd.errors import UserError
 from otfkd.evaluation.geometry import Geometry, alignment, anisotropy, effective_rank, geometry, uniformity
 
 # "a" and "b" each occur twice; 4 itself is not above 4.

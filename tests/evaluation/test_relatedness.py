@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from otfkd.data.grades import Pairs
+from otfkd.base.errors import DivergenceError
+from otfkd.data.grades import GradedPairs
 from otfkd.data.relatedness import RelatednessTask
-from otfkd.errors import DivergenceError
 from otfkd.evaluation import relatedness
 from otfkd.evaluation.relatedness import evaluate_relatedness, score_relatedness, target_shares
 from otfkd.models.encoder import Encoder
@@ -176,7 +176,7 @@ def test_an_encoder_is_scored_by_its_own_features(tiny_encoder: Encoder) -> None
     words = ["the cat", "a dog", "the moon", "a river", "old bread", "new song"]
     random = np.random.default_rng(0)
 
-    def pairs(n: int) -> Pairs:
+    def pairs(n: int) -> GradedPairs:
         drawn = random.integers(0, 6, (n, 2))
         return tuple((words[a], words[b], 5.0 if a == b else 1.0) for a, b in drawn)
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.random import Generator
 from scipy.stats import binom, rankdata, spearmanr
 
-from otfkd.errors import UserError
+from otfkd.base.errors import UserError
 from otfkd.evaluation.significance import (
     Array,
     Verdict,

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from otfkd.config import EvaluationConfig, Pooler
+from otfkd.base.errors import DivergenceError
+from otfkd.config.schema import EvaluationConfig, Pooler
 from otfkd.data.sts import Subset, Task, TestTask, load_suite
-from otfkd.errors import DivergenceError
 from otfkd.evaluation.sts import StsScore, average, evaluate, score_task, similarities, spearman
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import find_model, load_encoder

@@ -19,17 +19,17 @@ from torch import Tensor
 import otfkd.cli.common
 import otfkd.cli.evaluate
 import otfkd.cli.train
-import otfkd.composition
-import otfkd.runs
-from otfkd.config import Config
-from otfkd.errors import UserError
-from otfkd.provenance import hash_weights
-from otfkd.runs import train
-from otfkd.scoring import dev_score
-from otfkd.signals import stop_flag
+import otfkd.config.composition
+import otfkd.training.train
+from otfkd.base.errors import UserError
+from otfkd.base.hashing import hash_weights
+from otfkd.base.signals import stop_flag
+from otfkd.config.schema import Config
+from otfkd.evaluation.scoring import dev_score
+from otfkd.training.train import train
+from tests.base.test_processes import TWO, in_processes
 from tests.cli.commands import Command, assert_refused
 from tests.distill.recording import Recorder
-from tests.test_processes import TWO, in_processes
 
 SHORT = ("trainer.max_steps=2", "evaluation.every=null")
 
@@ -97,7 +97,7 @@ def test_b23_a_failed_job_closes_its_loggers_run(
     import wandb
 
     with monkeypatch.context() as patched:
-        patched.setattr(otfkd.runs, "dev_score", lambda *_: 1 / 0)
+        patched.setattr(otfkd.training.train, "dev_score", lambda *_: 1 / 0)
         assert otfkd_command("train", *overrides, *SHORT, "logger=wandb").code == 1
     assert wandb.run is None
     assert otfkd_command("train", *overrides, *SHORT, "logger=wandb", "seed=1").code == 0
@@ -116,7 +116,7 @@ def test_b26_a_sweep_cannot_be_continued(
             return contextlib.nullcontext(lambda: True)
         return stop_flag()
 
-    monkeypatch.setattr(otfkd.runs, "stop_flag", third)
+    monkeypatch.setattr(otfkd.training.train, "stop_flag", third)
     stopped = otfkd_command(*sweep)
     assert (stopped.code, stopped.err.splitlines()[-1]) == (
         130, "otfkd: stopped after step 1; the same command goes on from there",
@@ -125,7 +125,7 @@ def test_b26_a_sweep_cannot_be_continued(
     states = {folder.name: (folder / "results.jsonl").exists() for folder in runs.glob("s?")}
     assert states == {"s0": True, "s1": True, "s2": False}
     before = {path: path.stat().st_mtime_ns for seed in ("s0", "s1") for path in (runs / seed).rglob("*")}
-    monkeypatch.setattr(otfkd.runs, "stop_flag", stop_flag)
+    monkeypatch.setattr(otfkd.training.train, "stop_flag", stop_flag)
     again = otfkd_command(*sweep)
     assert again.code == 0
     assert [again.out.count(f"\n{word}: ") for word in ("skipped", "finished")] == [2, 2]
@@ -138,8 +138,8 @@ def test_b26_edits_of_config_files_reach_jobs_that_wait(
     otfkd_command: Command, overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job of a sweep reads the config files when its turn comes, whatever they say by then."""
-    conf = Path(shutil.copytree(otfkd.composition.conf_dir(), tmp_path / "conf"))
-    for module in (otfkd.composition, otfkd.cli.common):
+    conf = Path(shutil.copytree(otfkd.config.composition.conf_dir(), tmp_path / "conf"))
+    for module in (otfkd.config.composition, otfkd.cli.common):
         monkeypatch.setattr(module, "conf_dir", lambda: conf)
     file, used = conf / "objective" / "simcse.yaml", []
 
@@ -148,7 +148,7 @@ def test_b26_edits_of_config_files_reach_jobs_that_wait(
         file.write_text(file.read_text().replace("\ntemperature: 0.05", "\ntemperature: 0.5"))
         return train(config)
 
-    monkeypatch.setattr(otfkd.runs, "train", edit)
+    monkeypatch.setattr(otfkd.training.train, "train", edit)
     assert otfkd_command("train", "-m", *overrides, *SHORT, "seed=0,1").code == 0
     assert "\ntemperature: 0.5" in file.read_text()
     assert used == [(0, 0.05), (1, 0.05)]
@@ -181,7 +181,7 @@ def test_b28_mistyped_keys_are_accepted_and_ignored(
     otfkd_command: Command, overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: str
 ) -> None:
     """A key that nobody reads, added with '+' or below a free-form node, changes nothing and is not refused."""
-    monkeypatch.setattr(otfkd.runs, "prepare", lambda *_: pytest.fail("a model was looked for"))
+    monkeypatch.setattr(otfkd.training.train, "prepare", lambda *_: pytest.fail("a model was looked for"))
     wrong = {
         "schedule.evry=3": "the nearest valid key is 'schedule.every'",
         "trainer.precision=16": "the nearest valid key is 'precision'",
@@ -205,7 +205,7 @@ def test_b25_two_identical_commands_write_into_one_folder(configure: Callable[..
             return dev_score(*given)
 
         try:
-            otfkd.runs.dev_score = slow  # type: ignore[attr-defined, assignment]
+            otfkd.training.train.dev_score = slow  # type: ignore[attr-defined, assignment]
             code = 0 if train(config).status == "finished" else 1
         finally:
             os._exit(code)
@@ -230,8 +230,8 @@ def test_b27_ranks_have_different_teachers(configure: Callable[..., Config], tmp
     """Each process saves, looks up and loads snapshots by itself, and they end with different ones."""
 
     def part() -> Any:
-        recorder, original = Recorder(), otfkd.runs._trainer
-        otfkd.runs._trainer = lambda config, callbacks: original(config, [*callbacks, recorder])
+        recorder, original = Recorder(), otfkd.training.train._trainer
+        otfkd.training.train._trainer = lambda config, callbacks: original(config, [*callbacks, recorder])
         slots: dict[int, list[str]] = {}
         result = train(configure("experiment=otfkd", "schedule.every=2", "trainer.max_steps=5", TWO))
         for step, members in recorder.members.items():

@@ -12,17 +12,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, DistilBertConfig, DistilBertModel
 
-import otfkd.runs
-from otfkd.config import Config
+import otfkd.training.train
+from otfkd.base.errors import Interrupted, UserError
+from otfkd.config.schema import Config
 from otfkd.distill.checkpoints import Checkpoints
 from otfkd.distill.module import Distillation
-from otfkd.errors import Interrupted, UserError
 from otfkd.models.registry import load_encoder
-from otfkd.runs import train
+from otfkd.training.train import train
 from tests.conftest import make_corpus, make_model, make_tokenizer
 from tests.distill.conftest import recorder
 from tests.distill.recording import Recorder, same
-from tests.test_resume import final, stop_after
+from tests.training.test_resume import final, stop_after
 
 __all__ = ["recorder"]  # a fixture
 
@@ -39,8 +39,10 @@ def each_batch(monkeypatch: pytest.MonkeyPatch) -> Watch:
                 assert isinstance(module, Distillation)
                 look(trainer, module, batch)
 
-        original = otfkd.runs._trainer
-        monkeypatch.setattr(otfkd.runs, "_trainer", lambda config, callbacks: original(config, [Look(), *callbacks]))
+        original = otfkd.training.train._trainer
+        monkeypatch.setattr(
+            otfkd.training.train, "_trainer", lambda config, callbacks: original(config, [Look(), *callbacks])
+        )
 
     return watch
 

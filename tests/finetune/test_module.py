@@ -10,27 +10,27 @@ import torch
 
 import otfkd.cli.compare
 import otfkd.cli.runs
-import otfkd.prepare
-import otfkd.runs
-from otfkd.config import Config
+import otfkd.training.run
+import otfkd.training.train
+from otfkd.base.errors import Interrupted, UserError
+from otfkd.config.schema import Config
 from otfkd.data.collate import LabelledBatch, pad
 from otfkd.data.datamodule import LabelledData
 from otfkd.data.labelled import Examples
 from otfkd.data.sts import DevTask, Subset, Suite, TestTask
 from otfkd.data.tokens import tokenize
-from otfkd.errors import Interrupted, UserError
 from otfkd.evaluation.encode import encode
 from otfkd.finetune.losses import classification, cosent, cosine_regression, supervised_info_nce
 from otfkd.finetune.module import FineTuning
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.registry import load_encoder
-from otfkd.prepare import prepare
-from otfkd.reporting.tabulate import build_table
-from otfkd.reporting.terminal import scores
-from otfkd.runs import train
+from otfkd.tables.tabulate import build_table
+from otfkd.tables.terminal import scores
+from otfkd.training.run import prepare
+from otfkd.training.train import train
 from tests.conftest import make_model, sentence
-from tests.reporting.published import make_spec
-from tests.test_resume import final, stop_after, unclocked
+from tests.tables.published import make_spec
+from tests.training.test_resume import final, stop_after, unclocked
 
 OBJECTIVES = ("supervised_simcse", "cosent", "cosine_regression", "softmax")
 STEPS = ("trainer.max_steps=3", "evaluation.every=null")
@@ -84,7 +84,7 @@ def test_three_steps_of_each_objective_train_what_is_exported(tune: Tune, tiny_m
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_loss_of_a_batch_is_that_of_its_sentences(tune: Tune, tiny_encoder: Encoder, objective: str) -> None:
     run = prepare(tune(objective))
-    data = otfkd.runs._learning(run, tiny_encoder, None, [], None, 0)[1]
+    data = otfkd.training.train._learning(run, tiny_encoder, None, [], None, 0)[1]
     module = FineTuning(tiny_encoder, None, run.config, run.plan)
     module.student.eval()
     (batch,) = (batch for number, batch in enumerate(data.train_dataloader()) if number == 5)
@@ -175,7 +175,7 @@ def test_dev_pairs_are_left_out_and_test_pairs_counted(
     pairs = [(left, right, float(grade)) for left, right, grade in (line.split(",") for line in lines)]
     dev, test = (Subset("s", tuple(pairs[some])) for some in (slice(0, 5), slice(10, 22)))
     suite = Suite("overlapping", DevTask("dev", (dev,)), (TestTask("held", (test,)),))
-    monkeypatch.setattr(otfkd.prepare, "load_suite", lambda *_: suite)
+    monkeypatch.setattr(otfkd.training.run, "load_suite", lambda *_: suite)
     result = train(tune("cosent", *STEPS))
     assert "25 pairs with a grade from 0 to 5 (5 more are dev's and left out)" in result.plan
     assert "trained on test pairs too: 12 of held" in result.plan

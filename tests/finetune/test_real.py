@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import otfkd.prepare
-from otfkd.composition import load_config
+import otfkd.training.run
+from otfkd.base.errors import UserError
+from otfkd.config.composition import load_config
 from otfkd.data.sts import Suite, load_suite
-from otfkd.errors import UserError
+from otfkd.evaluation.scoring import Origin, score_rows
 from otfkd.models.registry import find_model, load_encoder
-from otfkd.runs import train
-from otfkd.scoring import Origin, score_rows
+from otfkd.training.train import train
 
 
 @pytest.mark.slow
@@ -30,7 +30,7 @@ def test_a_few_dozen_steps_on_stsb_train_lift_stsb_dev_and_test(
     ])  # fmt: skip
     whole = load_suite(config.evaluation, config.paths.data_root, tmp_path)
     suite = Suite("sts-b", whole.dev, tuple(task for task in whole.test if task.name == "STS-B"))
-    monkeypatch.setattr(otfkd.prepare, "load_suite", lambda *_: suite)
+    monkeypatch.setattr(otfkd.training.run, "load_suite", lambda *_: suite)
     before = score_rows(start, suite, config.evaluation, Origin("minilm"))
     after = train(config).rows[:2]
     torch.set_num_threads(1)

@@ -14,18 +14,19 @@ import torch
 from safetensors import SafetensorError
 
 import otfkd.distill.snapshots
-import otfkd.runs
-from otfkd.config import Config
-from otfkd.data import files, tokens
+import otfkd.training.train
+from otfkd.base import files
+from otfkd.base.errors import UserError, refusals_as_user_errors
+from otfkd.config.schema import Config
+from otfkd.data import tokens
 from otfkd.distill.rotation import TeacherRotation
-from otfkd.errors import UserError, machine_refusals_told
 from otfkd.evaluation.encode import encode
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import load_encoder
-from otfkd.runs import train
+from otfkd.training.train import train
 from tests.cli.commands import Command, assert_refused
 from tests.conftest import make_corpus, make_model, make_tokenizer
-from tests.test_resume import final
+from tests.training.test_resume import final
 
 SHORT = ("trainer.max_steps=2", "evaluation.every=null")
 
@@ -132,12 +133,12 @@ def test_positions_that_start_after_the_padding_are_fewer(tmp_path: Path) -> Non
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG])
 def test_what_the_machine_refuses_is_a_sentence(number: int) -> None:
     told = rf"/x/y cannot be read or written \({os.strerror(number)}\): make room"
-    with pytest.raises(UserError, match=told), machine_refusals_told():
+    with pytest.raises(UserError, match=told), refusals_as_user_errors():
         raise OSError(number, os.strerror(number), "/x/y")
 
 
 def test_what_is_no_refusal_of_the_machine_stays_what_it_is() -> None:
-    with pytest.raises(FileNotFoundError), machine_refusals_told():
+    with pytest.raises(FileNotFoundError), refusals_as_user_errors():
         raise FileNotFoundError(errno.ENOENT, "gone", "/x/y")
 
 
@@ -181,7 +182,7 @@ def test_a_disk_that_fills_up_stops_a_run_that_then_goes_on(
 
 
 def test_a_log_on_a_full_disk_prints_no_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from otfkd.runfolder import logging_to
+    from otfkd.base.logs import logging_to
 
     with logging_to(tmp_path / "run.log"):
         (handler,) = (one for one in logging.getLogger("otfkd").handlers if isinstance(one, logging.FileHandler))

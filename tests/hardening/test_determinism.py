@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from otfkd.composition import load_config
-from otfkd.runs import train
-from tests.test_resume import plain
+from otfkd.config.composition import load_config
+from otfkd.training.train import train
+from tests.training.test_resume import plain
 
 Jobs = dict[str, tuple[str, ...]]
 

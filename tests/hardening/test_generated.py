@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-import otfkd.prepare
-from otfkd.composition import quoted
+import otfkd.training.run
+from otfkd.config.composition import quoted
 from otfkd.data.sts import load_suite
 from tests.cli.commands import Command
+from tests.config.test_schema import LEAVES
 from tests.data.senteval import make_senteval
 from tests.hardening.driving import assert_ends_well
-from tests.test_config import LEAVES
 
 pytestmark = pytest.mark.slow
 
@@ -200,7 +200,7 @@ def test_sts_files(
     otfkd_command: Command, overrides: list[str], tmp_path: Path, senteval: Path, monkeypatch: pytest.MonkeyPatch,
     seed: int, put: bytes,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(otfkd.prepare, "load_suite", load_suite)
+    monkeypatch.setattr(otfkd.training.run, "load_suite", load_suite)
     root, rng = tmp_path / "in", random.Random(seed)
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(senteval, root)

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import lightning as L
 import pytest
 
-import otfkd.runs
-from otfkd.config import Config
-from otfkd.runs import train
+import otfkd.training.train
+from otfkd.config.schema import Config
+from otfkd.training.train import train
 from tests.conftest import make_model
 
 STEPS, EVERY = 20_050, 100  # a rotation at the last step would be skipped
@@ -51,8 +51,10 @@ def test_memory_open_files_and_folder_stay_flat_over_20000_steps_and_200_rotatio
                 (folder,) = tmp_path.glob("runs/otfkd/*/s0")
                 seen[trainer.global_step] = state(folder)
 
-    original = otfkd.runs._trainer
-    monkeypatch.setattr(otfkd.runs, "_trainer", lambda config, callbacks: original(config, [*callbacks, Look()]))
+    original = otfkd.training.train._trainer
+    monkeypatch.setattr(
+        otfkd.training.train, "_trainer", lambda config, callbacks: original(config, [*callbacks, Look()])
+    )
     model = make_model(tmp_path / "model", width=8, layers=1)
     result = train(configure(
         f"model={model}", "experiment=otfkd", f"schedule.every={EVERY}", f"trainer.max_steps={STEPS}",

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from otfkd.composition import load_config
+from otfkd.config.composition import load_config
 from otfkd.data.sts import DevTask, Task, load_suite
 from otfkd.evaluation.sts import evaluate
 from otfkd.models.registry import load_encoder
-from otfkd.publish import export
+from otfkd.reporting.export import export
 
 
 def mteb_score(folder: Path, task: Task) -> float:

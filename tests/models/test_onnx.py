@@ -8,10 +8,10 @@ from typing import get_args
 import pytest
 import torch
 
-from otfkd.config import Pooler
+from otfkd.base.errors import UserError
+from otfkd.config.schema import Pooler
 from otfkd.data.collate import Tokens, pad
 from otfkd.data.tokens import tokenize
-from otfkd.errors import UserError
 from otfkd.models import onnx as module
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.onnx import check_onnx, write_onnx

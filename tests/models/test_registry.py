@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
-from otfkd.config import Pooler
+from otfkd.base.errors import UserError
+from otfkd.config.schema import Pooler
 from otfkd.data.collate import pad
-from otfkd.errors import UserError
 from otfkd.models import registry
 from otfkd.models.registry import find_model, fingerprint_model, load_encoder, saved_pooler
 from tests.conftest import make_tokenizer

@@ -14,8 +14,8 @@ from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
 
-from otfkd.config import Pooler
-from otfkd.errors import UserError
+from otfkd.base.errors import UserError
+from otfkd.config.schema import Pooler
 from otfkd.evaluation.encode import encode
 from otfkd.models.export import save_encoder
 from otfkd.models.registry import fingerprint_model, load_encoder

@@ -8,16 +8,16 @@ import pytest
 from huggingface_hub import ModelCard
 from omegaconf import OmegaConf
 
-from otfkd.composition import load_config
-from otfkd.config import Config
-from otfkd.errors import UserError
+from otfkd.base.errors import UserError
+from otfkd.base.provenance import environment
+from otfkd.config.composition import load_config
+from otfkd.config.schema import Config
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import fingerprint_model
-from otfkd.provenance import environment
 from otfkd.reporting.card import hub_name, model_card
 from otfkd.reporting.citation import BIBTEX
 from otfkd.reporting.history import check_history, read_history
-from otfkd.results import Row, write_rows
+from otfkd.runs.rows import Row, write_rows
 
 ROTATIONS = [
     {"step": 4, "generation": 1, "snapshot": "step-4", "snapshot_step": 4, "sha256": "aa11", "dev": None, "lr": 2e-05},

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from otfkd.errors import UserError
+from otfkd.base.errors import UserError
 from otfkd.reporting.figures import agreement, curves
 from otfkd.reporting.methods import read_methods
 from otfkd.reporting.style import LOOKS, looks, save

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from otfkd.errors import UserError
+from otfkd.base.errors import UserError
 from otfkd.reporting.methods import read_methods, shared_moments
 from tests.reporting.runs import rotation, write_run
 

@@ -5,8 +5,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.patches import StepPatch
 
-from otfkd.errors import UserError
-from otfkd.reporting.space import BINS, Array, Reading, geometry, similarity
+from otfkd.base.errors import UserError
+from otfkd.reporting.space import BINS, Array, DevPairs, geometry, similarity
 
 GOLD = np.array([0.0, 0.5, 1.0, 1.9, 2.0, 3.5, 4.0, 4.5, 5.0])
 COSINES = np.array([0.21, 0.31, 0.41, 0.61, 0.51, 0.71, 0.81, 0.91, 1.0])
@@ -14,8 +14,8 @@ COSINES = np.array([0.21, 0.31, 0.41, 0.61, 0.51, 0.71, 0.81, 0.91, 1.0])
 
 def reading(
     label: str, seed: int | None, cosines: Array = COSINES, gold: Array = GOLD, at: tuple[float, float] = (0, 0)
-) -> Reading:
-    return Reading(label, seed, cosines, gold, 81.234, *at)
+) -> DevPairs:
+    return DevPairs(label, seed, cosines, gold, 81.234, *at)
 
 
 def heights(axes: Axes, grade: int) -> Array:

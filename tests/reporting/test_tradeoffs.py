@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 
 from otfkd.reporting.style import save
-from otfkd.reporting.tradeoffs import Point, against_compute, against_interval, pareto_front
+from otfkd.reporting.tradeoffs import Setting, against_compute, against_interval, pareto_front
 
-SWEEP = [Point("otfkd", 250, (72.0, 74.0)), Point("otfkd", 125, (70.0, 74.0)), Point("group-p", 125, (75.0,))]
+SWEEP = [Setting("otfkd", 250, (72.0, 74.0)), Setting("otfkd", 125, (70.0, 74.0)), Setting("group-p", 125, (75.0,))]
 
 
 def bars(axes: Axes) -> dict[str, list[tuple[float, float, float, float]]]:
@@ -54,20 +54,20 @@ def test_what_has_no_interval_is_a_level() -> None:
 
 
 def test_uneven_seeds_are_said() -> None:
-    (axes,) = against_interval([Point("a", 1, (1.0, 2.0)), Point("a", 2, (1.0, 2.0, 3.0))], "").axes
+    (axes,) = against_interval([Setting("a", 1, (1.0, 2.0)), Setting("a", 2, (1.0, 2.0, 3.0))], "").axes
     assert list(bars(axes)) == ["a (2 to 3 seeds)"]
 
 
 def test_the_front_by_hand() -> None:
-    cheap, dear, beaten = Point("a", 1, (1.0,)), Point("b", 3, (5.0, 7.0)), Point("c", 2, (0.5,))
-    as_dear = Point("d", 3, (5.5,))
+    cheap, dear, beaten = Setting("a", 1, (1.0,)), Setting("b", 3, (5.0, 7.0)), Setting("c", 2, (0.5,))
+    as_dear = Setting("d", 3, (5.5,))
     assert pareto_front([dear, as_dear, beaten, cheap]) == [cheap, dear]
 
 
 def test_the_front_is_what_no_other_point_beats() -> None:
     dice = random.Random(3)
     for _ in range(200):
-        points = [Point(str(n), dice.randint(1, 6), (float(dice.randint(1, 6)),)) for n in range(8)]
+        points = [Setting(str(n), dice.randint(1, 6), (float(dice.randint(1, 6)),)) for n in range(8)]
         beaten = {
             point.label
             for point in points
@@ -80,7 +80,7 @@ def test_the_front_is_what_no_other_point_beats() -> None:
 
 
 def test_compute_fills_the_front_and_draws_it() -> None:
-    points = [Point("a", 100, (1.0, 3.0)), Point("b", 300, (6.0,)), Point("c", 200, (1.5,))]
+    points = [Setting("a", 100, (1.0, 3.0)), Setting("b", 300, (6.0,)), Setting("c", 200, (1.5,))]
     (axes,) = against_compute(points, "Spearman × 100").axes
     assert bars(axes)["a (2 seeds)"][0] == pytest.approx((100, 2, 2 - 2**0.5, 2 + 2**0.5))
     (front,) = (line for line in axes.get_lines() if line.get_label() == "Pareto front")

@@ -1,0 +1,56 @@
+"""The ways a command can stop that are not our fault."""
+
+import contextlib
+import errno
+from collections.abc import Iterator
+
+
+class UserError(Exception):
+    """A mistake the user can mend; the message is one sentence: what, where, what to do (exit code 2)."""
+
+
+class DivergenceError(UserError):
+    """Numbers of a model in training are no longer finite, or no longer differ."""
+
+
+# What a machine refuses, whatever asks for it.
+_REFUSED = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENAMETOOLONG,
+    errno.EMFILE,
+    errno.EIO,
+}
+
+
+@contextlib.contextmanager
+def refusals_as_user_errors() -> Iterator[None]:
+    """Make the user's error of what the machine refuses: no room, no permission, a name too long.
+
+    Raises:
+        UserError: in the place of such an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        raise UserError(
+            f"{error.filename or 'a file'} cannot be read or written ({error.strerror}): make room or change its "
+            "permissions, or name another folder, then give the same command again"
+        ) from error
+
+
+class Interrupted(BaseException):
+    """A signal asked the run to stop; it saved and can be resumed (exit code 130).
+
+    Not an ``Exception``: a sweep must stop with it rather than go on to its next job.
+    """
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line; its type where it says nothing, as time-outs do."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

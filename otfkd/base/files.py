@@ -1,0 +1,100 @@
+"""Files and folders that are whole or not there: written under a temporary name, synced if files, then renamed."""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_FULL = 1 << 16  # bytes left of a disk that is full
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path, not there yet; it becomes `path` if the block succeeds and vanishes if not."""
+    # In a folder of its own: safetensors writes to a temporary file beside the one it is asked for.
+    with _beside(path) as folder:
+        temporary = folder / path.name
+        try:
+            yield temporary
+            temporary.chmod(0o644)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except Exception as error:
+            if not isinstance(error, OSError) and shutil.disk_usage(folder).free < _FULL:
+                # torch and safetensors have errors of their own for a full disk.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+            raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder; it becomes `path` if the block succeeds and vanishes if not."""
+    with _beside(path) as temporary:
+        yield temporary
+        for part in (temporary, *temporary.rglob("*")):
+            part.chmod(0o755 if part.is_dir() else 0o644)  # some writers let nobody else read
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def clear_unfinished(folder: Path, name: str = "*") -> None:
+    """Remove what killed writers of a file, or of any, left in a folder and below; nobody may be writing it now."""
+    for left in list(folder.rglob(f".{name}.????????")):  # mkdtemp's eight characters
+        if left.is_dir():
+            shutil.rmtree(left)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file or leave what was there."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a whole UTF-8 file, with LF on every system, or leave what was there."""
+    write_bytes(path, content.encode())
+
+
+class JsonLines:
+    """A file of one JSON object a line that grows while a run goes on and can be cut back to a checkpoint's length."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def append(self, row: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+
+    def size(self) -> int:
+        return self.path.stat().st_size
+
+    def truncate(self, size: int) -> None:
+        os.truncate(self.path, size)
+
+    def drop_half_line(self) -> None:
+        """Cut off what a killed writer left of its last line."""
+        self.truncate(self.path.read_bytes().rfind(b"\n") + 1)
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """All rows of a JSON-lines file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

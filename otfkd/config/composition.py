@@ -1,0 +1,110 @@
+"""From a command line to a config: Hydra's groups, found wherever otfkd is installed, and overrides checked first."""
+
+import functools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from otfkd.base.errors import UserError, first_line
+from otfkd.config.messages import all_keys, unknown_key
+from otfkd.config.schema import Config, Root
+
+# Groups whose value may also be a folder or a hub id: `model=FOLDER` means `model=custom model.path=FOLDER`.
+OPEN_GROUPS = ("model", "teacher")
+
+
+@functools.cache
+def conf_dir() -> Path:
+    """The Hydra groups: inside an installed package, or beside it in a checkout."""
+    return _shipped("conf")
+
+
+@functools.cache
+def tables_dir() -> Path:
+    """The table definitions: inside an installed package, or in experiments/ of a checkout."""
+    return _shipped("experiments/tables")
+
+
+def _shipped(folder: str) -> Path:
+    package = Path(__file__).parents[1]
+    inside = package / folder
+    return inside if inside.is_dir() else package.parent / folder
+
+
+def options(group: str) -> list[str]:
+    """The named choices of a config group."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def groups() -> list[str]:
+    """The config groups."""
+    return sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
+
+
+def prepare_overrides(overrides: Sequence[str], schema: type[Root]) -> list[str]:
+    """Check overrides against the schema and expand `model=FOLDER`, before Hydra sees them.
+
+    Raises:
+        UserError: an override that does not parse, an unknown key (with or without '+') or choice of a group.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    valid = [*all_keys(schema), *groups()]
+    expanded: list[str] = []
+    for text in overrides:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException:
+            raise UserError(f"'{text}' is not an override: write KEY=VALUE, quoting special characters") from None
+        key, value = override.key_or_group, override.value()
+        if key.split(".")[0].split("/")[0] == "hydra":
+            expanded.append(text)
+        elif key not in valid:
+            raise unknown_key(key, valid)
+        elif key in groups() and value is None and key != "profile":
+            raise UserError(f"{key} needs a choice: take one of {', '.join(options(key))}")
+        elif key == "teacher" and isinstance(value, list):
+            paths = ",".join(quoted(str(path)) for path in value)
+            expanded += ["teacher=custom", f"teacher.path=[{paths}]"]
+        elif key in groups() and isinstance(value, str) and value not in options(key):
+            if key not in OPEN_GROUPS:
+                raise UserError(f"{key}={value} is not a choice: take one of {', '.join(options(key))}")
+            expanded += [f"{key}=custom", f"{key}.path={quoted(value)}"]
+        else:
+            expanded.append(text)
+    return expanded
+
+
+def quoted(value: str) -> str:
+    """A value as an override gives it, whatever characters it has."""
+    # In Hydra's grammar a backslash is one unless a quote follows.
+    escaped = re.sub(r"(\\*)'", r"\1\1\'", value)
+    return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
+
+
+def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
+    """What Hydra composes for these overrides, outside a command.
+
+    Raises:
+        UserError: Hydra cannot compose them.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return hydra_compose(config_name, list(overrides))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise UserError(f"the config cannot be composed: {first_line(error)}") from None
+
+
+def load_config(overrides: Sequence[str]) -> Config:
+    """A validated training config from command-line style overrides."""
+    return Config.from_hydra(compose(prepare_overrides(overrides, Config)))

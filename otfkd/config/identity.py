@@ -1,0 +1,57 @@
+"""What a run is called: the hash of its config, with what `auto` means on this machine put in first."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from otfkd.config.schema import Config
+
+# Keys that say where or how to run, not what: two runs that differ only here are the same run.
+_MACHINE_KEYS = ("seed", "dry_run", "fresh", "resume", "paths", "logger")
+_MACHINE_SUBKEYS = (
+    ("data", "path"),
+    ("evaluation", "path"),
+    ("model", "path"),
+    ("teacher", "path"),
+    ("trainer", "on_nonfinite"),  # stopped by one loss, a run may be told to go on without it
+    ("trainer", "devices"),
+    ("trainer", "nodes"),
+    ("trainer", "threads"),
+)
+
+
+def config_hash(config: Config, fingerprints: Mapping[str, str]) -> str:
+    """Ten hex digits naming what a run computes: its config without seed and machine, with what it reads.
+
+    Args:
+        config: the resolved config.
+        fingerprints: content hashes that stand for the paths of data and models.
+    """
+    # A key has a default here where it came later: runs that do not use it keep their names.
+    values: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
+    for key in _MACHINE_KEYS:
+        del values[key]
+    for section, key in _MACHINE_SUBKEYS:
+        del values[section][key]
+    text = json.dumps({"config": values, "fingerprints": dict(fingerprints)}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def resolve_precision(config: Config) -> Config:
+    """Put what `precision.compute=auto` means here in its place: bfloat16 where the hardware computes in it."""
+    if config.precision.compute != "auto":
+        return config
+    bfloat16 = has_bfloat16(config.trainer.accelerator)
+    precision = config.precision.model_copy(update={"compute": "bfloat16" if bfloat16 else "float32"})
+    return config.model_copy(update={"precision": precision})
+
+
+def has_bfloat16(accelerator: str) -> bool:
+    """Whether the hardware computes in bfloat16, rather than slowly imitating it: the GPU, or the CPU if asked for."""
+    import torch
+
+    if torch.cuda.is_available() and accelerator != "cpu":
+        return bool(torch.cuda.is_bf16_supported())
+    features = torch.cpu.get_capabilities()
+    return any(features.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))

@@ -1,0 +1,46 @@
+"""The keys of a config, and what is said of a wrong one."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from otfkd.base.errors import UserError
+
+
+def all_keys(schema: type[BaseModel], prefix: str = "") -> tuple[str, ...]:
+    """Every dotted key of a schema, sections included."""
+
+    def walk(node: type[BaseModel], at: str) -> Iterator[str]:
+        for name, field in node.model_fields.items():
+            yield at + name
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                yield from walk(field.annotation, f"{at}{name}.")
+
+    return tuple(walk(schema, prefix))
+
+
+def nearest(key: str, valid: Sequence[str]) -> str:
+    """The valid key a mistyped one was most likely meant to be."""
+    leaf = key.rpartition(".")[2]
+    by_leaf = [k for k in valid if k.rpartition(".")[2] == leaf]
+    return (by_leaf or difflib.get_close_matches(key, valid, n=1, cutoff=0.0))[0]
+
+
+def unknown_key(key: str, valid: Sequence[str]) -> UserError:
+    """The error of a key that is not there."""
+    return UserError(f"unknown key '{key}': the nearest valid key is '{nearest(key, valid)}'")
+
+
+def explain(error: ErrorDetails, valid: Sequence[str]) -> str:
+    """What a schema has against a value, in one sentence."""
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return str(unknown_key(key, valid))
+    if error["type"] == "missing":
+        return f"{key} must be given: add {key}=VALUE to the command"
+    if error["type"] == "value_error":  # keys that contradict each other: the validator says it all
+        return error["msg"].removeprefix("Value error, ")
+    message = error["msg"].removeprefix("Input should be ")
+    return f"{key}={error['input']!r} is not valid: it must be {message}"

@@ -1,0 +1,172 @@
+"""From a model and a suite to result rows, the same way for a run's model and for any other."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from torch import Tensor
+
+from otfkd.base.errors import DivergenceError, UserError
+from otfkd.base.hashing import hash_weights
+from otfkd.base.provenance import environment
+from otfkd.config.schema import EvaluateConfig, EvaluationConfig, Pooler
+from otfkd.data import relatedness, senteval, transfer
+from otfkd.data.relatedness import RelatednessTask
+from otfkd.data.sts import REJOINED, Suite, Task, checksum, load_stsb, load_suite
+from otfkd.data.transfer import TransferTask
+from otfkd.evaluation.geometry import geometry
+from otfkd.evaluation.relatedness import PROTOCOL as SUPERVISED
+from otfkd.evaluation.relatedness import evaluate_relatedness
+from otfkd.evaluation.sts import PROTOCOL, average, embed, evaluate, score_task
+from otfkd.evaluation.transfer import PROTOCOLS, evaluate_transfer
+from otfkd.models.encoder import Encoder
+from otfkd.models.registry import find_model, load_encoder, saved_pooler
+from otfkd.runs.rows import Cost, FineTuned, Row, append_row
+
+log = logging.getLogger("otfkd")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a scored model comes from; the fields of `Row` by the same names."""
+
+    name: str
+    checkpoint: Literal["selected", "last", "given"] = "given"
+    seed: int | None = None
+    step: int | None = None
+    generation: int | None = None
+    config_hash: str | None = None
+    teacher_sha256: str | None = None
+    corpus_sha256: str | None = None
+    cost: Cost | None = None
+    fine_tuned: FineTuned | None = None
+    skipped: int | None = None
+
+
+def dev_score(encoder: Encoder, suite: Suite, config: EvaluationConfig) -> float:
+    """The number that selects checkpoints: Spearman x 100 over all pairs of the suite's dev task."""
+    scores = evaluate(
+        encoder, (suite.dev,), batch_size=config.batch_size, max_length=config.max_length, compute=config.dev_compute
+    )
+    return scores[suite.dev.name].all
+
+
+def score_rows(encoder: Encoder, suite: Suite, config: EvaluationConfig, origin: Origin) -> list[Row]:
+    """Score an encoder on a suite: its dev row, with the geometry of its dev sentences, and its test row."""
+    tasks = (suite.dev, *suite.test)
+    vectors = embed(encoder, tasks, batch_size=config.batch_size, max_length=config.max_length)
+    facts = _facts(encoder, origin, ", ".join(filter(None, [PROTOCOL, suite.text])), config)
+    facts |= {"suite": suite.name, "suite_sha256": suite.checksum}
+    return [
+        Row(**facts, split="dev", **_scored((suite.dev,), vectors), geometry=geometry(suite.dev, vectors).as_dict()),
+        Row(**facts, split="test", **_scored(suite.test, vectors)),
+    ]
+
+
+def score_geometry(encoder: Encoder, task: Task, config: EvaluationConfig, origin: Origin) -> Row:
+    """The row of one task with the geometry of its sentences."""
+    vectors = embed(encoder, (task,), batch_size=config.batch_size, max_length=config.max_length)
+    return Row(
+        **_facts(encoder, origin, f"{PROTOCOL}, {REJOINED}", config),
+        **_scored((task,), vectors),
+        geometry=geometry(task, vectors).as_dict(),
+        split=config.split or "dev",
+        suite="geometry",
+        suite_sha256=checksum((task,)),
+    )
+
+
+def score_relatedness(
+    encoder: Encoder, tasks: Sequence[RelatednessTask], config: EvaluationConfig, origin: Origin
+) -> Row:
+    """Score an encoder on the supervised tasks: their test row."""
+    scores = evaluate_relatedness(encoder, tasks, batch_size=config.batch_size, max_length=config.max_length)
+    return Row(
+        **_facts(encoder, origin, SUPERVISED, config),
+        split="test",
+        scores={task: score.as_dict() for task, score in scores.items()},
+        average=fmean(round(score.pearson, 2) for score in scores.values()),
+        suite="supervised",
+        suite_sha256=relatedness.checksum(tasks),
+    )
+
+
+def score_transfer(encoder: Encoder, tasks: Sequence[TransferTask], config: EvaluationConfig, origin: Origin) -> Row:
+    """Score an encoder on transfer tasks: their test row."""
+    protocol = config.protocol or "full"
+    scores = evaluate_transfer(encoder, tasks, protocol, batch_size=config.batch_size, max_length=config.max_length)
+    return Row(
+        **_facts(encoder, origin, PROTOCOLS[protocol].description, config),
+        split="test",
+        scores={task: score.as_dict() for task, score in scores.items()},
+        average=fmean(round(score.accuracy, 2) for score in scores.values()),
+        suite="transfer",
+        suite_sha256=transfer.checksum(tasks),
+    )
+
+
+def _facts(encoder: Encoder, origin: Origin, protocol: str, config: EvaluationConfig) -> dict[str, Any]:
+    """What a row says of its model and of how it was scored."""
+    return {
+        **asdict(origin),
+        "pooler": encoder.pooler,
+        "protocol": f"{protocol}, {config.max_length} tokens",
+        "weights_sha256": hash_weights(encoder),
+        "environment": environment(),
+    }
+
+
+def _scored(tasks: Sequence[Task], vectors: dict[str, Tensor]) -> dict[str, Any]:
+    scores = {task.name: score_task(task, vectors) for task in tasks}
+    return {"scores": {task: score.as_dict() for task, score in scores.items()}, "average": average(scores)}
+
+
+def score_model(config: EvaluateConfig) -> list[Row]:
+    """Score any model on a suite.
+
+    Raises:
+        UserError: the model or the data cannot be used, or the model's embeddings have no score.
+    """
+    # The data comes first: a missing file is found before a model is loaded.
+    score = _scorer(config.evaluation, config.paths.data_root, Path(config.paths.cache))
+    folder = find_model(config.model.path)
+    announce_override(folder, config.model.pooler)
+    encoder = load_encoder(folder, config.model.pooler, config.model.layers)
+    try:
+        rows = score(encoder, Origin(config.model.path))
+    except DivergenceError as error:
+        raise UserError(f"{folder} cannot be scored ({error}): its training diverged, take another model") from None
+    if config.output is not None:
+        for row in rows:
+            append_row(Path(config.output), row)
+    return rows
+
+
+def _scorer(config: EvaluationConfig, data_root: str | None, cache: Path) -> Callable[[Encoder, Origin], list[Row]]:
+    """What makes the rows of a model, its data read."""
+    match config.suite:
+        case "transfer":
+            folder = config.path or data_root or senteval.from_hub(config, cache)
+            tasks = transfer.load_transfer(Path(folder))
+            return lambda encoder, origin: [score_transfer(encoder, tasks, config, origin)]
+        case "supervised":
+            graded = relatedness.load_relatedness(senteval.find(config, data_root, cache))
+            return lambda encoder, origin: [score_relatedness(encoder, graded, config, origin)]
+        case "geometry":
+            task = load_stsb(senteval.find(config, data_root, cache), config.split or "dev")
+            return lambda encoder, origin: [score_geometry(encoder, task, config, origin)]
+    suite = load_suite(config, data_root, cache)
+    return lambda encoder, origin: score_rows(encoder, suite, config, origin)
+
+
+def announce_override(folder: Path, pooler: Pooler | None) -> None:
+    """Warn where the pooler that is named is not the one that was saved with a model."""
+    try:
+        saved = saved_pooler(folder)
+    except UserError:
+        saved = None  # an unknown pooler is no obstacle where another is named
+    if saved is not None and pooler is not None and pooler != saved:
+        log.warning("pooler %s instead of %s, which was saved with %s", pooler, saved, folder)

@@ -1,0 +1,103 @@
+"""What a run cost: clock, encoder passes and memory, read from the files it leaves."""
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from otfkd.config.schema import Config
+from otfkd.base.files import read_json_lines
+from otfkd.runs.rows import Cost, DevPoint
+
+_VIEW = 3  # forward, and a backward pass counted as two (Kaplan et al. 2020, sec. 2.1)
+
+
+def read_cost(folder: Path, config: Config, initial_members: int, sentences: int) -> Cost:
+    """The cost of a finished run.
+
+    Args:
+        folder: the run's.
+        config: the run's.
+        initial_members: of the teacher that filled its slot at step 0.
+        sentences: of the corpus.
+    """
+    rotations = read_json_lines(folder / "rotations.jsonl")
+    taught = [(row["step"], row.get("members", 1)) for row in rotations if "generation" in row]
+    members = [(0, initial_members), *taught]
+    seconds, at_step, peak = _clock(read_json_lines(folder / "timings.jsonl"))
+    scores = [(row["step"], row["dev"]) for row in read_json_lines(folder / "metrics.jsonl") if "dev" in row]
+    return Cost(
+        seconds=seconds,
+        forwards=forwards(config, members, config.trainer.max_steps, sentences),
+        peak_bytes=peak,
+        curve=tuple(
+            DevPoint(step=step, dev=dev, seconds=at_step[step], forwards=forwards(config, members, step, sentences))
+            for step, dev in scores
+        ),
+        rotations=tuple((row["step"], row.get("sha256")) for row in rotations if "generation" in row),
+        refused=sum(row["event"] == "refused" for row in rotations),
+    )
+
+
+def forwards(config: Config, members: list[tuple[int, int]], step: int, sentences: int = 0) -> int:
+    """Encoder passes over one view of a micro-batch up to a step.
+
+    A teacher whose embeddings are precomputed passes once over the corpus. Every run counts that in full, whether it
+    made the embeddings or found them: what a run cost must not depend on what ran before it.
+
+    Args:
+        config: the run's.
+        members: (step, how many teach from then on), in order, from step 0.
+        step: optimizer steps done.
+        sentences: of the corpus, where precomputing is to be counted.
+    """
+    views = config.read_at_once // config.data.batch_size
+    if config.objective.mlm_weight:
+        views += 1  # the masked one
+    passes = (_VIEW + config.chunked) * views * step
+    if config.precomputes:
+        ((_, count),) = members
+        return passes * config.trainer.accumulate + count * math.ceil(sentences / config.data.batch_size)
+    ends = [begin for begin, _ in members[1:]] + [config.trainer.max_steps]
+    for (begin, count), end in zip(members, ends, strict=True):
+        asked = min(count, 1) if config.schedule.aggregate == "sample" else count
+        passes += asked * max(0, min(end, step) - begin) if config.distils else 0
+    return passes * config.trainer.accumulate
+
+
+def _clock(events: list[dict[str, Any]]) -> tuple[float, dict[int, float], int | None]:
+    """Seconds in all and until each dev score, over every attempt at a run, and the highest peak of memory."""
+    earlier = last = 0.0
+    until: dict[int, float] = {}
+    peaks: list[int] = []
+    for event in events:
+        if event["event"] == "start":
+            earlier, last = earlier + last, 0.0
+        last = event["seconds"]
+        if event["event"] == "dev":
+            until[event["step"]] = earlier + last
+        if event.get("peak_bytes") is not None:
+            peaks.append(event["peak_bytes"])
+    return earlier + last, until, max(peaks, default=None)
+
+
+def forget_peak_memory() -> None:
+    """Begin a new peak, where the system lets a process do so: jobs of a sweep share one."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    elif sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> int | None:
+    """Bytes at the peak, the GPU's where there is one; None where the system does not tell."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    if sys.platform != "linux":
+        return None
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])

@@ -1,0 +1,144 @@
+"""Result rows: what was scored, on what, and everything a reader needs to trust or repeat it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from otfkd.base.files import read_json_lines, write_text
+
+
+class DevPoint(BaseModel):
+    """One dev score of a run.
+
+    Attributes:
+        step: after which optimizer step.
+        dev: the score.
+        seconds: of the run until then.
+        forwards: of the run until then.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    step: int
+    dev: float
+    seconds: float
+    forwards: int
+
+
+class Cost(BaseModel):
+    """What training took, evaluation included in the time.
+
+    Attributes:
+        seconds: of the clock, over all attempts at the run, once its text is tokenised and embeddings that it reads are
+            precomputed.
+        forwards: encoder passes over one view of a micro-batch, a backward pass counted as two; of a teacher whose
+            embeddings are precomputed, one pass over the corpus.
+        peak_bytes: of memory, the GPU's where there is one; None where the system does not tell.
+        curve: the dev scores.
+        rotations: (step, snapshot's sha256) of every generation of teachers; None for a moving average.
+        refused: rotations that were due and did not take place; None where they were not counted.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    seconds: float
+    forwards: int
+    peak_bytes: int | None
+    curve: tuple[DevPoint, ...]
+    rotations: tuple[tuple[int, str | None], ...]
+    refused: int | None = None
+
+
+class FineTuned(BaseModel):
+    """What a fine-tuned model learnt from, and what it was before.
+
+    Attributes:
+        objective: the supervised objective.
+        data: the labelled examples.
+        examples: how many.
+        data_sha256: of all of them.
+        model: where it started.
+        model_sha256: of that model's files.
+        trained_on: how many pairs of each test task were among the examples, for those that had any.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    objective: str
+    data: str
+    examples: int
+    data_sha256: str
+    model: str
+    model_sha256: str
+    trained_on: dict[str, int]
+
+
+class Row(BaseModel):
+    """Scores of one model on the tasks of one split.
+
+    Attributes:
+        name: the experiment, or the model's name.
+        seed: of the run; None for a model that was not trained here.
+        split: `dev` chose checkpoints, `test` never did.
+        checkpoint: `selected` by dev, or `last`; `given` for a model that was not trained here.
+        step: optimizer steps the model was trained for.
+        generation: rotations before that step.
+        scores: task to {all, mean, wmean, pairs}.
+        average: mean of the tasks' 'all'; of accuracies for transfer, of Pearsons for the supervised tasks.
+        geometry: of the split's sentences, {alignment, uniformity, anisotropy, effective_rank, sentences, positives};
+            dev rows have it, and test rows of evaluation=geometry.
+        protocol: how the scores were made.
+        suite_sha256: of all pairs and grades.
+        weights_sha256: of the model's files.
+        config_hash: of the run.
+        teacher_sha256: the initial teacher's files, None where it has none.
+        corpus_sha256: the training text; None for a model that was not trained here.
+        cost: of training; None for a model that was not trained here.
+        fine_tuned: from what; None for a model that was not fine-tuned.
+        skipped: optimizer steps that were left out, having no finite loss; None for a model that was not trained here.
+        environment: revision, versions, device, threads.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    schema_version: Literal[1] = 1
+    name: str
+    seed: int | None
+    split: Literal["dev", "test"]
+    checkpoint: Literal["selected", "last", "given"]
+    step: int | None
+    generation: int | None
+    pooler: str
+    scores: dict[str, dict[str, float]]
+    average: float
+    geometry: dict[str, float] | None = None
+    protocol: str
+    suite: str
+    suite_sha256: str
+    weights_sha256: str
+    config_hash: str | None
+    teacher_sha256: str | None
+    corpus_sha256: str | None = None
+    cost: Cost | None = None
+    fine_tuned: FineTuned | None = None
+    skipped: int | None = None
+    environment: dict[str, Any]
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write all rows of a run at once: with them there, the run is finished."""
+    write_text(path, "".join(row.model_dump_json() + "\n" for row in rows))
+
+
+def append_row(path: Path, row: Row) -> None:
+    """Add a row to a file of rows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(row.model_dump_json() + "\n")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Every row of a file, each checked."""
+    return [Row.model_validate(row) for row in read_json_lines(path)]

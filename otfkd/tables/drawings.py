@@ -1,0 +1,186 @@
+"""The figures of a table, from its published rows."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from otfkd.base.errors import UserError
+from otfkd.reporting.figures import curves
+from otfkd.reporting.methods import Method, TrainedRun
+from otfkd.reporting.space import DevPairs, geometry
+from otfkd.reporting.style import inline_svg
+from otfkd.reporting.tradeoffs import Setting, against_compute, against_interval
+from otfkd.runs.rows import Row
+from otfkd.tables.columns import total_forwards
+from otfkd.tables.definition import RowSpec, TableSpec
+from otfkd.tables.published import Published
+
+_INTERVAL = "schedule.every"
+_TOGETHER = 5  # methods whose curves one figure can hold and still be read
+_WIDTH = 6.0  # inches, of a page
+
+
+# Captions and figures; no figure where the caption says why.
+Captioned = Iterator[tuple[str, Figure | None]]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure and what it shows; without a picture, why there is none."""
+
+    caption: str
+    svg: str | None = None
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one backbone's figures are drawn from."""
+
+    spec: TableSpec
+    profile: str
+    runs: Mapping[str, Sequence[Published]]  # by row, in the order of their seeds
+
+    @property
+    def rows(self) -> list[RowSpec]:
+        """Those that something is published of."""
+        return [row for row in self.spec.at(self.profile) if row.name in self.runs]
+
+    @property
+    def measure(self) -> str:
+        tasks = next(iter(self.runs.values()))[0].result.scores
+        what = "Accuracy (%)" if self.spec.kind == "transfer" else "Spearman × 100"
+        return f"{what}, {f'mean of {len(tasks)} tasks' if len(tasks) > 1 else next(iter(tasks))}"
+
+    def scores(self, row: RowSpec) -> tuple[float, ...]:
+        return tuple(one.result.average for one in self.runs[row.name])
+
+
+def drawings(name: str, spec: TableSpec, profile: str, published: Sequence[Published]) -> Iterator[Drawing]:
+    """The figures that a table's definition asks for, backbone by backbone.
+
+    Args:
+        name: of the table.
+        spec: its definition.
+        profile: at which it was made.
+        published: its rows.
+    """
+    draw = {"interval": _interval, "curves": _curves, "compute": _compute, "geometry": _geometry}
+    for model in spec.profiles[profile].models or (None,):
+        own: dict[str, list[Published]] = {}
+        for one in sorted(published, key=lambda one: one.result.seed or 0):
+            if one.model == model:
+                own.setdefault(one.row, []).append(one)
+        for kind in spec.figures if own else ():
+            mark = "-".join(filter(None, [name, model, kind]))
+            for drawing in _drawn(draw[kind](_Part(spec, profile, own)), mark):
+                yield drawing if model is None else replace(drawing, caption=f"{model}: {drawing.caption}")
+
+
+def _drawn(captioned: Captioned, mark: str) -> Iterator[Drawing]:
+    """The figures of one kind; what keeps one from being drawn is said in its place."""
+    try:
+        for number, (caption, figure) in enumerate(captioned, 1):
+            yield Drawing(caption, None if figure is None else inline_svg(figure, f"{mark}-{number}"))
+    except UserError as error:
+        yield Drawing(f"A figure is not drawn: {error}.")
+
+
+def _interval(part: _Part) -> Captioned:
+    """Rows that sweep the interval against their scores; the table's other rows are levels."""
+    points = []
+    for spec in part.spec.rows:
+        if spec.sweep is not None and spec.sweep.key == _INTERVAL:
+            label = spec.label.format(value="N")
+            swept = zip(spec.sweep.values[part.profile], spec.expanded(part.profile), strict=True)
+            points += [Setting(label, float(value), part.scores(row)) for value, row in swept if row.name in part.runs]
+    if not points:
+        yield "The score against the interval is not drawn: no row with an interval is finished.", None
+        return
+    swept_rows = {row.name for spec in part.spec.rows if spec.sweep is not None for row in spec.expanded(part.profile)}
+    levels = {row.label: part.scores(row) for row in part.rows if row.name not in swept_rows}
+    yield (
+        "Test score against the distillation interval. Every dot is a seed; bars and bands are one standard deviation "
+        "over seeds to each side of the mean.",
+        against_interval(points, part.measure, levels, _WIDTH),
+    )
+
+
+def _curves(part: _Part) -> Captioned:
+    """The baseline and a few methods a figure."""
+    methods = {row.name: _method(row, part.runs[row.name]) for row in part.rows if row.experiment is not None}
+    shown = {name: method for name, method in methods.items() if all(run.dev for run in method.runs)}
+    if not shown:
+        yield "Dev curves are not drawn: no trained row is finished.", None
+        return
+    base = [shown.pop(part.spec.baseline)] if part.spec.baseline in shown else []
+    others, room = list(shown.values()), _TOGETHER - len(base)
+    for start in range(0, max(1, len(others)), room):
+        yield (
+            "Dev score against the optimizer step, above the generations of each method's teacher. Thick is the mean "
+            "over seeds, thin is each seed, their range is shaded; a star is the step that dev chose.",
+            curves([*base, *others[start : start + room]]),
+        )
+
+
+def _method(row: RowSpec, published: Sequence[Published]) -> Method:
+    return Method(row.label, tuple(_run(one) for one in published))
+
+
+def _run(one: Published) -> TrainedRun:
+    """What figures read of a run's folder, as far as its row says it."""
+    cost = one.result.cost
+    points, rotations = (cost.curve, cost.rotations) if cost is not None else ((), ())
+    return TrainedRun(
+        folder=Path(one.folder), settings={}, config_hash=one.result.config_hash or "", seed=one.result.seed or 0,
+        fingerprints={}, dev={point.step: point.dev for point in points},
+        rotations=tuple({"event": "rotated", "step": step} for step, _ in rotations),
+    )  # fmt: skip
+
+
+def _compute(part: _Part) -> Captioned:
+    points = []
+    for row in part.rows:
+        runs, lineage = part.runs[row.name], part.spec.lineage(row, part.profile)
+        earlier = [one.result for name in lineage for one in part.runs.get(name, ())]
+        started = {one.result.seed: [row for row in earlier if row.seed == one.result.seed] for one in runs}
+        known = [one for one in runs if one.result.cost is not None]
+        if known and all(len(rows) == len(lineage) for rows in started.values()):
+            compute = fmean(total_forwards(one.result, started[one.result.seed]) for one in known)
+            points.append(Setting(row.label, compute, part.scores(row)))
+    if not points:
+        yield "The score against compute is not drawn: no trained row is finished.", None
+        return
+    yield (
+        "Test score against compute, the initial teacher's training counted too; bars are one standard deviation over "
+        "seeds to each side of the mean. Filled points are on the Pareto front: nothing as cheap scores higher.",
+        against_compute(points, part.measure, _WIDTH),
+    )
+
+
+def _geometry(part: _Part) -> Captioned:
+    readings = [
+        _reading(row.label, one.result, one.geometry)
+        for row in part.rows
+        for one in part.runs[row.name]
+        if one.geometry is not None
+    ]
+    if not readings:
+        yield (
+            "Alignment against uniformity is not drawn: the published rows do not have them; otfkd-figures RUN --what "
+            "geometry draws them from runs.",
+            None,
+        )
+        return
+    yield (
+        "Alignment of positive dev pairs (grade above 4) against uniformity of dev sentences; lower is better in both.",
+        geometry(readings, _WIDTH),
+    )
+
+
+def _reading(label: str, row: Row, measured: Mapping[str, float]) -> DevPairs:
+    pairs = np.empty(0)
+    return DevPairs(label, row.seed, pairs, pairs, row.average, measured["alignment"], measured["uniformity"])

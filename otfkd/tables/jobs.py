@@ -1,0 +1,222 @@
+"""From tables' definitions to result rows: plan the jobs, skip what is done, run the rest."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from otfkd.base.errors import UserError
+from otfkd.config.composition import compose, load_config, prepare_overrides
+from otfkd.config.schema import Config, EvaluateConfig, EvaluationConfig, ModelConfig
+from otfkd.evaluation.scoring import score_model
+from otfkd.runs.folder import RESULTS
+from otfkd.runs.rows import Row, read_rows, write_rows
+from otfkd.tables.definition import RowSpec, TableSpec
+from otfkd.tables.published import Published
+from otfkd.training.run import Run, prepare
+from otfkd.training.train import train
+
+log = logging.getLogger("otfkd")
+
+_LATER = "filled-in-by-another-row"  # a path that is known once that row's run has its folder
+# What a table decides, or has a flag of its own.
+_OWN_KEYS = ("experiment", "profile", "seed", "dry_run", "fresh")
+
+# Table, backbone, row and seed.
+Key = tuple[str, str | None, str, int | None]
+# The folders of finished jobs.
+Folders = Mapping[Key, Path]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to train (with a seed) or to score (without), for one row of a table.
+
+    Attributes:
+        table: the table's name.
+        row: what to train.
+        model: the backbone; None for the profile's own.
+        seed: of the run; None for an encoder as it comes.
+        arguments: of the training command, but for what other rows' runs fill in.
+        config: composed of them when the plan was made, so that editing a file meanwhile changes nothing.
+        transfer: how the transfer tasks are scored, composed then too; None where they are not wanted.
+    """
+
+    table: str
+    row: RowSpec
+    model: str | None
+    seed: int | None
+    arguments: tuple[str, ...]
+    config: Config
+    transfer: EvaluationConfig | None
+
+    @property
+    def key(self) -> Key:
+        return (self.table, self.model, self.row.name, self.seed)
+
+    @property
+    def starts(self) -> dict[str, Key]:
+        """The jobs whose runs it starts from, by the config group that they fill in."""
+        return {group: (self.table, self.model, row, self.seed) for group, row in self.row.starts.items()}
+
+    def __str__(self) -> str:
+        parts = (self.table, self.model, self.row.label, None if self.seed is None else f"seed {self.seed}")
+        return ", ".join(part for part in parts if part is not None)
+
+
+@dataclass
+class Outcome:
+    """What became of the jobs.
+
+    Attributes:
+        published: the test rows that tables show, of every job that succeeded.
+        failures: job and reason; a failed job never shows as a finished one.
+    """
+
+    published: list[Published] = field(default_factory=list)
+    failures: list[tuple[Job, str]] = field(default_factory=list)
+
+
+def plan_jobs(tables: Mapping[str, TableSpec], profile: str, overrides: Sequence[str] = ()) -> list[Job]:
+    """All jobs of some tables, seed by seed, so that a teacher comes before its students.
+
+    Args:
+        tables: their definitions by name.
+        profile: the size at which to make them.
+        overrides: further keys for every job, in command-line style; they win over a row's own.
+
+    Raises:
+        UserError: a row that does not compose, or a key that is not the caller's to give.
+    """
+    prepare_overrides(overrides, Config)
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key in _OWN_KEYS:
+            raise UserError(f"{key} is not given by hand, since a table has its own: leave {override} out")
+        if key.startswith(("hydra.", "hydra/")):
+            raise UserError(f"{override} starts no job of a table: add it to the sweeps that --print-commands prints")
+    return [job for name, spec in tables.items() for job in _plan_table(name, spec, profile, overrides)]
+
+
+def _plan_table(name: str, spec: TableSpec, profile: str, overrides: Sequence[str]) -> list[Job]:
+    at, rows = spec.profiles[profile], spec.at(profile)
+    transfer = _transfer_evaluation() if spec.kind == "transfer" else None
+    seeded: list[tuple[int | None, RowSpec]] = [(None, row) for row in rows if row.experiment is None]
+    seeded += [(seed, row) for seed in at.seeds for row in rows if row.experiment is not None]
+    planned = []
+    for model in at.models or (None,):
+        composed = {row.name: _arguments(spec, profile, row, model, overrides) for row in rows}
+        for seed, row in seeded:
+            arguments, config = composed[row.name]
+            if seed is not None:
+                arguments, config = (*arguments, f"seed={seed}"), config.model_copy(update={"seed": seed})
+            planned.append(Job(name, row, model, seed, arguments, config, transfer))
+    return planned
+
+
+def _arguments(
+    spec: TableSpec, profile: str, row: RowSpec, model: str | None, overrides: Sequence[str]
+) -> tuple[tuple[str, ...], Config]:
+    """A row's training command but for its seed and for what other rows' runs fill in, and what it composes."""
+    arguments = [f"experiment={row.experiment or 'simcse'}", f"profile={profile}"]
+    if model is not None:
+        arguments += [*([] if row.student else [f"model={model}"]), *spec.profiles[profile].models[model]]
+    arguments += [*row.overrides, *overrides]
+    # Any path composes; the one that is meant is known when the other row's run has its folder.
+    return tuple(arguments), load_config([*arguments, *(f"{group}={_LATER}" for group in row.starts)])
+
+
+def _transfer_evaluation() -> EvaluationConfig:
+    composed = compose(prepare_overrides(["evaluation=transfer"], EvaluateConfig), "evaluate")
+    return EvaluateConfig.from_hydra(composed).evaluation
+
+
+def inputs(job: Job, folders: Folders) -> dict[str, Path]:
+    """The runs a job starts from, by the config group they fill in.
+
+    Raises:
+        UserError: such a run is not there, because its job failed or is still to come.
+    """
+    for group, key in job.starts.items():
+        if key not in folders:
+            raise UserError(
+                f"row {job.row.name} has no {group}: row {key[2]} of seed {job.seed} failed or is still to come"
+            )
+    return {group: folders[key] for group, key in job.starts.items()}
+
+
+def filled(job: Job, folders: Folders) -> Config:
+    """A job's config, with the runs of other rows in their places.
+
+    Raises:
+        UserError: as `inputs`.
+    """
+    config = job.config
+    starts = {group: {"path": str(folder)} for group, folder in inputs(job, folders).items()}
+    return config.model_copy(
+        update={group: getattr(config, group).model_copy(update=path) for group, path in starts.items()}
+    )
+
+
+def run_jobs(jobs: Sequence[Job]) -> Outcome:
+    """Run every job that is not finished; one failure stops no other."""
+    outcome = Outcome()
+    folders: dict[Key, Path] = {}
+    for number, job in enumerate(jobs, 1):
+        log.info("[%d/%d] %s", number, len(jobs), job)
+        try:
+            test, dev, folders[job.key] = _run(job, folders)
+        except Exception as error:
+            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            log.error("failed: %s", reason)
+            outcome.failures.append((job, reason))
+            continue
+        outcome.published.append(
+            Published(
+                table=job.table, row=job.row.name, model=job.model, arguments=job.arguments,
+                folder=str(folders[job.key]), geometry=dev.geometry, result=test,
+            )
+        )  # fmt: skip
+    return outcome
+
+
+def _run(job: Job, folders: Folders) -> tuple[Row, Row, Path]:
+    """A job's test row, its dev row and where they come from."""
+    if job.seed is None:
+        folder, rows = _score_untrained(job)
+    else:
+        result = train(filled(job, folders))
+        folder, rows = result.folder, [row for row in result.rows if row.checkpoint == "selected"]
+    dev, test = (next(row for row in rows if row.split == split) for split in ("dev", "test"))
+    return (test if job.transfer is None else _transfer(job, job.transfer, folder, test)), dev, folder
+
+
+def _score_untrained(job: Job) -> tuple[Path, list[Row]]:
+    """Score an encoder as it comes, once: the scores are kept like a run's."""
+    folder = untrained_folder(prepare(job.config))
+    if not (folder / RESULTS).is_file():
+        config = job.config
+        wanted = EvaluateConfig(model=config.model, evaluation=config.evaluation, output=None, paths=config.paths)
+        write_rows(folder / RESULTS, score_model(wanted))
+    return folder, read_rows(folder / RESULTS)
+
+
+def untrained_folder(run: Run) -> Path:
+    """Where the scores of an encoder as it comes are kept."""
+    return Path(run.config.paths.runs) / "untrained" / run.hash
+
+
+def _transfer(job: Job, evaluation: EvaluationConfig, folder: Path, scored: Row) -> Row:
+    """The transfer scores of a model that has STS scores, kept beside them."""
+    path = folder / "transfer.jsonl"
+    if not path.is_file():
+        model = job.config.model
+        if job.seed is not None:
+            model = ModelConfig(path=str(folder), pooler=None, layers=None, head=True)
+        config = EvaluateConfig(model=model, evaluation=evaluation, output=None, paths=job.config.paths)
+        (row,) = score_model(config)
+        same = (
+            "name", "seed", "checkpoint", "step", "generation", "config_hash", "teacher_sha256", "corpus_sha256", "cost"
+        )  # fmt: skip
+        write_rows(path, [row.model_copy(update={key: getattr(scored, key) for key in same})])
+    return read_rows(path)[0]

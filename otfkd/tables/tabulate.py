@@ -1,0 +1,195 @@
+"""From result rows alone to a table: mean and spread over seeds, what beats the baseline, and what must be said."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from otfkd.base.errors import UserError
+from otfkd.evaluation.significance import Verdict, adjust, alike, over_seeds
+from otfkd.runs.rows import Row
+from otfkd.tables.columns import COSTS, cost_columns, score_columns
+from otfkd.tables.definition import RowSpec, TableSpec, profile_note
+from otfkd.tables.table import Cell, Line, Part, Table
+
+# Result rows of each table row, one a seed.
+Measured = Mapping[str, Sequence[Row]]
+ByColumn = Mapping[str, float | None]
+BySeed = Mapping[int | None, ByColumn]
+
+
+def build_table(spec: TableSpec, profile: str, measured: Mapping[str | None, Measured]) -> Table:
+    """Put result rows into a table.
+
+    Args:
+        spec: its definition.
+        profile: at which its rows were run.
+        measured: backbone (None for the profile's own) to row name to its selected test rows.
+
+    Raises:
+        UserError: rows that were scored on different data or by different protocols, that are no seeds of one config,
+            that lack a column, or that no such table may show.
+    """
+    _check(spec, profile, measured)
+    values = {model: {name: _values(spec, profile, part, name) for name in part} for model, part in measured.items()}
+    columns = _columns(spec, values)
+    parts = []
+    for model, part in values.items():
+        lines = [_line(row, columns, part.get(row.name, {})) for row in spec.at(profile)]
+        published = tuple(quoted for quoted in spec.quoted if quoted.model == model)
+        parts.append(Part(model, tuple(_bold(spec, profile, lines)), published))
+    rows = [row for part in measured.values() for found in part.values() for row in found]
+    return Table(spec.title, columns, tuple(parts), _notes(spec, profile, rows, parts))
+
+
+def _check(spec: TableSpec, profile: str, measured: Mapping[str | None, Measured]) -> None:
+    names, models = {row.name for row in spec.at(profile)}, spec.profiles[profile].models or (None,)
+    everything: list[Row] = []
+    for model, part in measured.items():
+        for name, rows in part.items():
+            if name not in names or model not in models:
+                raise UserError(
+                    f"'{spec.title}' has no row {name}{'' if model is None else f' of {model}'}, but its results do: "
+                    "make the table again"
+                )
+            seed, times = Counter(row.seed for row in rows).most_common(1)[0]
+            if times > 1 or len({row.config_hash for row in rows}) > 1:
+                wrong = f"seed {seed} twice" if times > 1 else "seeds of different configs"
+                raise UserError(f"row {name} of '{spec.title}' was given {wrong}: make the table again")
+            everything += rows
+    for what in ("suite_sha256", "protocol"):
+        found = sorted({getattr(row, what) for row in everything})
+        if len(found) > 1:
+            raise UserError(
+                f"the rows of '{spec.title}' differ in {what} ({', '.join(found)}): run them again under one"
+            )
+
+
+def _values(spec: TableSpec, profile: str, part: Measured, name: str) -> dict[int | None, ByColumn]:
+    """A table row's columns by seed."""
+    if spec.kind != "cost":
+        return {row.seed: score_columns(row, spec.kind) for row in part[name]}
+    own = next(row for row in spec.at(profile) if row.name == name)
+    found: dict[int | None, ByColumn] = {}
+    for row in part[name]:
+        of_seed = {other: one for other, rows in part.items() for one in rows if one.seed == row.seed}
+        lineage = spec.lineage(own, profile)
+        if lacking := [other for other in lineage if other not in of_seed]:
+            raise UserError(
+                f"row {name} of '{spec.title}' lacks the run of {lacking[0]} with seed {row.seed}, whose cost is part "
+                "of its own: make the table again"
+            )
+        target = of_seed.get(own.teacher or spec.baseline or "")
+        reach = None if target is None or target.cost is None else max(point.dev for point in target.cost.curve)
+        found[row.seed] = cost_columns(row, [of_seed[other] for other in lineage], reach)
+    return found
+
+
+def _columns(spec: TableSpec, values: Mapping[str | None, Mapping[str, BySeed]]) -> tuple[str, ...]:
+    """The columns to show, which every result row must have."""
+    found = [by for part in values.values() for rows in part.values() for by in rows.values()]
+    known = COSTS if spec.kind == "cost" else tuple(found[0]) if found else ()
+    wanted = {*known, *(spec.columns or ())}
+    if lacking := {column for by in found for column in wanted ^ by.keys()}:
+        raise UserError(f"not every row of '{spec.title}' has {', '.join(sorted(lacking))}: score all on one suite")
+    return spec.columns or known
+
+
+def _line(row: RowSpec, columns: Sequence[str], by_seed: BySeed) -> Line:
+    """A mean is over all seeds of the row, or it is not shown: one over those that have a value would flatter."""
+    cells = []
+    for column in columns:
+        known = {seed: by[column] for seed, by in by_seed.items()}
+        values = {seed: value for seed, value in known.items() if value is not None}
+        cells.append(Cell(values if len(values) == len(known) else {}))
+    return Line(row.label, len(by_seed), tuple(cells))
+
+
+def _bold(spec: TableSpec, profile: str, lines: Sequence[Line]) -> list[Line]:
+    """Mark what beats the baseline over seeds; Holm's correction is over all tests of the part."""
+    if spec.baseline is None or spec.kind == "cost":
+        return list(lines)
+    base = lines[[row.name for row in spec.at(profile)].index(spec.baseline)]
+    tests = {
+        (at, column): verdict
+        for at, line in enumerate(lines)
+        for column, cell in enumerate(line.cells)
+        if line is not base and (verdict := _compared(base.cells[column], cell)) is not None
+    }
+    verdicts = dict(zip(tests, adjust(list(tests.values())), strict=True))
+
+    def marked(at: int, column: int, cell: Cell) -> Cell:
+        verdict = verdicts.get((at, column))
+        return replace(cell, better=verdict is not None and verdict.word == "different" and verdict.difference > 0)
+
+    return [
+        replace(line, cells=tuple(marked(at, column, cell) for column, cell in enumerate(line.cells)))
+        for at, line in enumerate(lines)
+    ]
+
+
+def _compared(base: Cell, cell: Cell) -> Verdict | None:
+    """The test over common seeds; None for fewer than two, an untrained encoder having none."""
+    common = [seed for seed in cell.values if seed is not None and seed in base.values]
+    if len(common) < 2:
+        return None
+    before, after = (np.array([one.values[seed] for seed in common]) for one in (base, cell))
+    if alike(before, after):  # as accuracies of few examples can be; it still counts among the tests
+        return Verdict("", float(before.mean()), float(after.mean()), len(common), None, p=1.0, adjusted=1.0)
+    return over_seeds("", before, after)
+
+
+def _notes(spec: TableSpec, profile: str, rows: Sequence[Row], parts: Sequence[Part]) -> tuple[str, ...]:
+    notes = [profile_note(profile)]
+    if rows:
+        if spec.kind != "cost":
+            notes.append(
+                f"Test split of suite {rows[0].suite} ({rows[0].suite_sha256[:8]}), {rows[0].protocol}; checkpoint "
+                "selected on dev."
+            )
+        made = "; ".join(sorted({made_with(row) for row in rows}))
+        notes.append(f"Mean ± standard deviation over n seeds. Made with {made}.")
+    if spec.baseline is not None and spec.kind != "cost":
+        label = next(row.label for row in spec.at(profile) if row.name == spec.baseline)
+        notes.append(
+            f"Bold: above '{label}' by the paired t interval over common seeds, at 5 % after Holm's correction over "
+            "all tests of the table's part."
+        )
+    if spec.kind == "cost":
+        notes.append(
+            "A forward is one encoder pass over one view of a micro-batch; a backward pass counts as two. 'With "
+            "teacher' adds the training of the initial teacher, as does the time to reach its dev score; a row without "
+            "an initial teacher has the baseline's to reach. A dash: not every seed reached it."
+        )
+        if any(row.student for row in spec.at(profile)):
+            notes.append("A model that is trained further counts like an initial teacher, and so does its own teacher.")
+    notes += _trained_on(rows)
+    quoted = dict.fromkeys(f"{one.label}: {one.source}" for part in parts for one in part.quoted)
+    if quoted:
+        notes.append(f"Quoted rows were published, not measured here. {'; '.join(quoted)}.")
+    return tuple(notes)
+
+
+def _trained_on(rows: Sequence[Row]) -> list[str]:
+    """Which test pairs fine-tuned rows were trained on: those scores do not compare with the other rows'."""
+    seen = {row.fine_tuned.data: row.fine_tuned.trained_on for row in rows if row.fine_tuned is not None}
+    told = [
+        f"{data} holds test pairs: "
+        + ", ".join(f"{count} of the {rows[0].scores[task]['pairs']:.0f} of {task}" for task, count in counts.items())
+        for data, counts in sorted(seen.items())
+        if counts
+    ]
+    return [f"Rows fine-tuned on them have seen their grades. {'; '.join(told)}."] if told else []
+
+
+def made_with(row: Row) -> str:
+    """What a row's number was made with and could change with."""
+    environment = row.environment
+    revision, dirty, _ = environment["git_revision"].partition("-")
+    versions = environment["versions"]
+    return (
+        f"otfkd {versions['otfkd']} at {revision[:12]}{dirty and '-dirty'}, torch {versions['torch']}, "
+        f"transformers {versions['transformers']}, {environment['device']}, {environment['threads']} threads, "
+        f"{environment['system']}"
+    )

@@ -1,0 +1,57 @@
+"""Scores as text for a terminal or a log."""
+
+from collections.abc import Sequence
+
+from otfkd.runs.rows import Row
+from otfkd.tables.table import MISSING
+
+# What a line of scores is called and how many decimals it has; the first that a row has is its headline.
+_LINES = {
+    "all": ("all pairs", 2),
+    "mean": ("mean of subsets", 2),
+    "wmean": ("weighted mean", 2),
+    "pearson": ("Pearson", 2),
+    "spearman": ("Spearman", 2),
+    "mse": ("squared error", 3),
+    "dev_pearson": ("Pearson on dev", 2),
+    "accuracy": ("accuracy", 2),
+    "f1": ("F1", 2),
+    "dev_accuracy": ("accuracy on dev", 2),
+    "pairs": ("pairs", 0),
+    "n": ("test examples", 0),
+    "blank": ("blank sentences", 0),
+}
+
+
+def scores(rows: Sequence[Row]) -> str:
+    """One block a row: where the model comes from, then its tasks, a line a measure."""
+    return "\n\n".join(_block(row) for row in rows)
+
+
+def _block(row: Row) -> str:
+    where = f"{row.name}, {row.checkpoint} checkpoint" if row.seed is not None else row.name
+    at = f", step {row.step}, teacher generation {row.generation}" if row.step is not None else ""
+    tuned = row.fine_tuned
+    of = f", fine-tuned from {tuned.model} on {tuned.data} ({tuned.data_sha256[:8]})" if tuned is not None else ""
+    title = f"{row.split}: {where}{at}{of}, pooler {row.pooler}, weights {row.weights_sha256[:8]} ({row.protocol})"
+    tasks = list(row.scores)
+    width = max(7, *(len(task) for task in tasks))
+    lines = [" " * 16 + "".join(f"{task:>{width + 2}}" for task in tasks)]
+    measured = [key for key in _LINES if any(key in row.scores[task] for task in tasks)]
+    for key in measured:
+        label, decimals = _LINES[key]
+        cells = [f"{row.scores[task][key]:.{decimals}f}" if key in row.scores[task] else MISSING for task in tasks]
+        lines.append(f"{label:<16}" + "".join(f"{cell:>{width + 2}}" for cell in cells))
+    if len(tasks) > 1:
+        lines.append(f"average of '{measured[0]}': {row.average:.2f}")
+    if row.geometry is not None:
+        lines.append(_geometry(row.geometry))
+    return "\n".join([title, *lines])
+
+
+def _geometry(found: dict[str, float]) -> str:
+    return (
+        f"geometry of {found['sentences']:.0f} sentences, {found['positives']:.0f} pairs above 4: "
+        f"alignment {found['alignment']:.4f}, uniformity {found['uniformity']:.4f}, "
+        f"anisotropy {found['anisotropy']:.4f}, effective rank {found['effective_rank']:.1f}"
+    )

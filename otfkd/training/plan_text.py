@@ -1,0 +1,202 @@
+"""A run's plan in words: what it reads, what is due when, and what it will take."""
+
+from collections.abc import Iterable, Sequence
+
+from otfkd.config.schema import Config, Schedule
+from otfkd.data.corpus import Corpus
+from otfkd.data.labelled import Examples
+from otfkd.distill.schedule import Plan
+from otfkd.models.encoder import Encoder
+from otfkd.training.run import Run
+from otfkd.training.teacher_embeddings import embedding_files
+
+
+def describe(run: Run, student: Encoder, teachers: Sequence[Encoder]) -> str:
+    """The plan in words: data, steps, what is due when, and what it will take."""
+    config, plan = run.config, run.plan
+    state = "finished" if run.finished else "interrupted" if (run.folder / "checkpoints/last.ckpt").is_file() else "new"
+    rows = [
+        ("run", f"{run.folder} ({state})"),
+        ("student", f"{run.base_folder}, pooler {student.pooler}, {_count(student):,} parameters"),
+        ("teacher", _teacher_line(run, teachers)),
+        *_embeddings_lines(run, teachers),
+        *_data_lines(run),
+        ("evaluate", f"{run.suite.dev.name} after {_steps(plan.evaluate)}"),
+        ("cache", f"after {_steps(plan.cache)}"),
+        ("rotate", _rotation_line(plan, config.schedule)),
+        ("checkpoint", f"after {_steps(plan.checkpoint)}"),
+        ("test", ", ".join(task.name for task in run.suite.test)),
+        ("memory", f"about {_bytes(_memory(run, student, teachers))}{' each' if config.processes > 1 else ''}"),
+        ("disk", f"about {_bytes(_disk(run, student))}"),
+    ]
+    return "\n".join(f"{name:<11}{value}" for name, value in rows)
+
+
+def _data_lines(run: Run) -> list[tuple[str, str]]:
+    """What is read, how often, and what a batch makes of it."""
+    config, data = run.config, run.data
+    unit = "examples" if isinstance(data, Examples) else "sentences"
+    passes = config.total_batches * config.data.batch_size / run.size
+    batches = f"{run.plan.max_steps} optimizer steps of {config.trainer.accumulate} x {config.data.batch_size} {unit}"
+    if isinstance(data, Corpus):
+        lines = [
+            ("corpus", f"{data.path}, {run.size:,} sentences, read {passes:.2f} times"),
+            ("steps", batches),
+        ]
+    else:
+        dropped = f" ({data.left_out} more are dev's and left out)" if data.left_out else ""
+        seen = run.fine_tuned.trained_on if run.fine_tuned is not None else {}
+        told = ", ".join(f"{count} of {name}" for name, count in seen.items())
+        lines = [
+            ("examples", f"{data.name}, {run.size:,} {data.what}{dropped}, read {passes:.2f} times"),
+            ("steps", f"{batches}, objective {config.objective.supervised}"),
+            ("trained on", f"test pairs too: {told}" if told else "no test pair"),
+        ]
+    lines.append(("processes", f"{config.processes}, {_share(config)} of those {unit} each"))
+    if config.chunked:
+        lines.append(
+            (
+                "chunks",
+                f"{_at_once(config)} of a batch's {config.read_at_once // config.processes} embedded at once, "
+                "each twice: for the loss of the whole batch, and to go back through",
+            )
+        )
+    if config.negatives_per_anchor:
+        lines.append(("negatives", f"{config.negatives_per_anchor} per anchor (accumulation adds none)"))
+    return lines
+
+
+def _rotation_line(plan: Plan, schedule: Schedule) -> str:
+    """When a rotation takes place, what it installs, who stays, and what begins again."""
+    if plan.follows is not None:
+        return f"the student's moving average teaches from step {plan.follows} on, anew after every step"
+    if not plan.rotate:
+        return "never"
+    source = {
+        "current": "the student",
+        "best": "the best snapshot since the last rotation",
+        "ema": f"the student's moving average (decay {schedule.ema.decay:g}, {schedule.ema.shape})",
+        "average": f"the mean of the last {schedule.average} snapshots' weights",
+    }[schedule.source]
+    taught = {
+        "replace": "teaches",
+        "pool": f"joins a pool of the last {schedule.pool}",
+        "pool_initial": f"joins the initial teacher and a pool of the last {schedule.pool}",
+    }[schedule.retain]
+    shared = {"mean": "", "dev_weighted": ", weighted by dev", "sample": ", of whom one is drawn each step"}
+    begun = schedule.on_rotation
+    again = [
+        text
+        for text, wanted in (
+            ("the student begins again", begun.student == "reinit"),
+            ("the optimizer forgets", begun.optimizer == "reset"),
+            ("the learning rate restarts", begun.lr == "restart"),
+        )
+        if wanted
+    ]
+    return "; ".join([_when(plan, schedule), f"{source} {taught}{shared[schedule.aggregate]}", *again])
+
+
+def _when(plan: Plan, schedule: Schedule) -> str:
+    """After which steps a rotation takes place and, but for the one that fills the slot, on what condition."""
+    conditions = {
+        "on_improvement": ["dev is the run's best"],
+        "plateau": [f"dev has not improved for {schedule.patience} evaluations"],
+    }.get(schedule.trigger, [])
+    if schedule.gate is not None:
+        conditions.append(f"dev is at most {schedule.gate:g} below the teacher's")
+    skipped = (
+        f" (the one due at the last step, {plan.max_steps}, is skipped: nothing would learn from it)"
+        if plan.skipped
+        else ""
+    )
+    decided = plan.rotate - {plan.fills}
+    if not conditions or not decided:
+        return f"after {_steps(plan.rotate)}{skipped}"
+    first = f"after {plan.fills}, then " if plan.fills in plan.rotate else ""
+    most = f", at most {schedule.max_rotations} times in all" if schedule.max_rotations else ""
+    return f"{first}after {_steps(decided)} where {' and '.join(conditions)}{most}{skipped}"
+
+
+def _teacher_line(run: Run, teachers: Sequence[Encoder]) -> str:
+    if teachers:
+        parts = [
+            f"{folder}, pooler {teacher.pooler}, {_count(teacher):,} parameters"
+            for folder, teacher in zip(run.teachers, teachers, strict=True)
+        ]
+        return "; ".join(parts)
+    if run.config.teacher.source == "self":
+        again = ", on a student that begins again from the base encoder" if run.plan.anew else ""
+        return f"none for {run.config.teacher.warmup_steps} steps of plain SimCSE, then its own snapshots{again}"
+    return "none"
+
+
+def _embeddings_lines(run: Run, teachers: Sequence[Encoder]) -> list[tuple[str, str]]:
+    """What a precomputed teacher takes on disk, beside the run's folder."""
+    if not run.config.precomputes:
+        return []
+    files = embedding_files(run, teachers)
+    there = "there already" if all(file.whole for file in files) else "computed before the first step, for all runs"
+    size = _bytes(sum(file.size for file in set(files)))
+    return [("embeddings", f"the teacher's of all sentences, {size} in {files[0].path.parent}, {there}")]
+
+
+def _steps(steps: Iterable[int]) -> str:
+    ordered = sorted(steps)
+    if not ordered:
+        return "no step"
+    if len(ordered) > 12:
+        return f"{', '.join(map(str, ordered[:6]))}, ..., {ordered[-1]} ({len(ordered)} times)"
+    return ", ".join(map(str, ordered))
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def _at_once(config: Config) -> int:
+    """Sentences embedded at once in each process."""
+    whole = config.read_at_once // config.processes
+    return min(config.trainer.chunk or whole, whole)
+
+
+def _share(config: Config) -> int:
+    return config.data.batch_size // config.processes
+
+
+def _count(encoder: Encoder) -> int:
+    return sum(parameter.numel() for parameter in encoder.parameters())
+
+
+def _memory(run: Run, student: Encoder, teachers: Sequence[Encoder]) -> float:
+    """Bytes in each process: weights, gradients and two moments in float32, the teacher, and activations.
+
+    Activations by Korthikanti et al. 2022, eq. 2, s*b*h*(34 + 5*a*s/h) bytes a layer at 16 bits, for all that is read
+    at once.
+    """
+    config, shape = run.config, student.backbone.config
+    s, b, h = config.data.max_length, _at_once(config), shape.hidden_size
+    layer = s * b * h * (34 + 5 * shape.num_attention_heads * s / h)
+    width = 2 if config.precision.compute == "float32" else 1
+    taught, copies = sum(_count(teacher) for teacher in teachers), _copies(run) * _count(student)
+    held = copies if config.precomputes else taught + copies
+    training = 16.0 * _count(student) + 4.0 * held + width * float(layer * shape.num_hidden_layers)
+    return max(training, 4.0 * (taught + _count(student)))  # the latter while embeddings are precomputed
+
+
+def _copies(run: Run) -> int:
+    """Copies of the student that are held besides it: snapshots that teach, and its moving average."""
+    schedule, plan = run.config.schedule, run.plan
+    if not plan.rotate and plan.follows is None:
+        return 0
+    first = 1 if schedule.retain == "pool_initial" and run.config.teacher.source == "self" else 0
+    pool = 1 if schedule.retain == "replace" or schedule.trigger == "never" else first + schedule.pool
+    return pool + (1 if schedule.source == "ema" else 0)
+
+
+def _disk(run: Run, student: Encoder) -> float:
+    """Bytes: snapshots, the resumable checkpoint (weights and two moments), the best and the exported model."""
+    schedule = run.config.schedule
+    candidates = schedule.average if schedule.source == "average" else 1
+    snapshots = schedule.keep + candidates + _copies(run) if run.plan.cache | run.plan.rotate else 0
+    return 4.0 * _count(student) * (snapshots + 3 + 1 + 1)

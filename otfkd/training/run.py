@@ -1,0 +1,218 @@
+"""Everything a run can be refused for, found out before it trains: its files, its schedule, its folder."""
+
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from otfkd.base.errors import UserError
+from otfkd.base.hashing import derived_seed
+from otfkd.config.identity import config_hash, resolve_precision
+from otfkd.config.schema import Config
+from otfkd.data.corpus import Corpus, find_corpus
+from otfkd.data.labelled import LEARNS_FROM, Examples, load_examples
+from otfkd.data.sts import Suite, load_suite
+from otfkd.distill.mlm import MaskedLanguage, load_masked_language
+from otfkd.distill.schedule import Plan, make_plan
+from otfkd.models.encoder import Encoder
+from otfkd.models.registry import find_model, fingerprint_model, load_encoder
+from otfkd.runs.folder import RESULTS, read_provenance
+from otfkd.runs.rows import FineTuned
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run whose inputs have all been found, read and checked.
+
+    Attributes:
+        config: the run's config.
+        plan: what is due when.
+        model: the base encoder's folder.
+        teachers: the folders of the initial teacher's members, none where the slot starts empty.
+        data: the training text, or labelled examples.
+        size: how many sentences or examples it has.
+        suite: the dev and test tasks.
+        fingerprints: content hashes of the above.
+    """
+
+    config: Config
+    plan: Plan
+    model: Path
+    teachers: tuple[Path, ...]
+    data: Corpus | Examples
+    size: int
+    suite: Suite
+    fingerprints: dict[str, str]
+
+    @cached_property
+    def hash(self) -> str:
+        named = {**self.fingerprints, "model": self._lineages([self.model])[0]}
+        if self.teachers:
+            named = {**named, "teacher": "; ".join(self._lineages(self.teachers))}
+        return config_hash(self.config, named)
+
+    def _lineages(self, models: Sequence[Path]) -> list[str]:
+        """What models are called in the hash: earlier runs by their configs, so that seeds share a folder."""
+        origins = [read_provenance(folder.parent) for folder in models]
+        seeds = {origin["seed"] for origin in origins if origin is not None}
+        own = seeds == {self.config.seed}  # each seed has models of its own, rather than all seeds the same several
+        return [
+            f"run {origin['config_hash']}, seed {'the same' if own else origin['seed']}"
+            if origin is not None
+            else fingerprint_model(folder)
+            for folder, origin in zip(models, origins, strict=True)
+        ]
+
+    @cached_property
+    def fine_tuned(self) -> FineTuned | None:
+        """What a fine-tuning learns from, for its rows; None for other runs."""
+        objective = self.config.objective.supervised
+        if objective is None or not isinstance(self.data, Examples):
+            return None
+        return FineTuned(
+            objective=objective,
+            data=self.data.name,
+            examples=self.size,
+            data_sha256=self.data.sha256,
+            model=self.config.model.path,
+            model_sha256=self.fingerprints["model"],
+            trained_on=self.data.seen(self.suite.test),
+        )
+
+    @property
+    def folder(self) -> Path:
+        """The run's own folder: the same command finds it again."""
+        return Path(self.config.paths.runs) / self.config.name / self.hash / f"s{self.config.seed}"
+
+    @property
+    def cache(self) -> Path:
+        return Path(self.config.paths.cache)
+
+    @property
+    def device(self) -> torch.device:
+        """Where models compute outside of Lightning's loop."""
+        gpu = torch.cuda.is_available() and self.config.trainer.accelerator != "cpu"
+        return torch.device("cuda" if gpu else "cpu")
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / RESULTS).is_file()
+
+    @property
+    def base_folder(self) -> Path:
+        """Where the student's weights come from at step 0."""
+        if self.config.student.init == "teacher":
+            return self.teachers[0]
+        return self.model
+
+    def load_student(self) -> Encoder:
+        model = self.config.model
+        torch.manual_seed(derived_seed(self.config.seed, "head"))  # the pooler cls_head may start untrained
+        return self._reading(load_encoder(self.base_folder, model.pooler, model.layers, train=True))
+
+    def load_mlm(self, student: Encoder) -> MaskedLanguage | None:
+        objective = self.config.objective
+        if not objective.mlm_weight:
+            return None
+        return load_masked_language(self.base_folder, student, objective.mlm_probability)
+
+    def load_teachers(self) -> list[Encoder]:
+        teacher = self.config.teacher
+        return [self._reading(load_encoder(folder, teacher.pooler, teacher.layers)) for folder in self.teachers]
+
+    def _reading(self, encoder: Encoder) -> Encoder:
+        length = self.config.data.max_length
+        if length > encoder.positions:
+            raise UserError(
+                f"data.max_length={length} is more than the {encoder.positions} tokens that "
+                f"{encoder.backbone.name_or_path} reads: lower it"
+            )
+        return encoder
+
+
+def prepare(config: Config) -> Run:
+    """Find and check all a run needs.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    config = resolve_precision(config)
+    plan = make_plan(config)
+    if config.chunked and config.objective.mlm_weight:
+        raise UserError(
+            f"trainer.chunk={config.trainer.chunk} embeds a batch in parts, which the masked language loss does not: "
+            "leave trainer.chunk=null or objective.mlm_weight=0.0"
+        )
+    model = find_model(config.model.path)
+    teachers = _find_teachers(config) if config.teacher.source == "model" else ()
+    cache = Path(config.paths.cache)
+    suite = load_suite(config.evaluation, config.paths.data_root, cache)
+    data, name, size = _find_data(config, suite, cache)
+    if size < config.data.batch_size:
+        raise UserError(
+            f"{name}, fewer than data.batch_size={config.data.batch_size}: lower data.batch_size or give more text"
+        )
+    for key in ("runs", "cache"):
+        _check_writable(f"paths.{key}", Path(getattr(config.paths, key)))
+    fingerprints = {"model": fingerprint_model(model), "corpus": data.sha256, "suite": suite.checksum}
+    if teachers:
+        fingerprints["teacher"] = "+".join(fingerprint_model(folder) for folder in teachers)
+    return Run(config, plan, model, teachers, data, size, suite, fingerprints)
+
+
+def _find_data(config: Config, suite: Suite, cache: Path) -> tuple[Corpus | Examples, str, int]:
+    """What the objective learns from, what to call it in a message, and how many there are."""
+    objective = config.objective.supervised
+    if objective is None:
+        corpus = find_corpus(config.data, cache)
+        count = corpus.count()
+        return corpus, f"{corpus.path} has {count} sentences", count
+    if config.processes > 1:
+        raise UserError("fine-tuning runs in one process: leave trainer.devices=1 and trainer.nodes=1")
+    if config.teacher.source != "none":
+        raise UserError(f"the objective {objective} learns from labels and has no teacher: leave teacher=none")
+    examples = load_examples(config.data, LEARNS_FROM[objective], config.paths.data_root, cache).without(suite.dev)
+    return examples, f"{examples.name} has {len(examples)} examples", len(examples)
+
+
+def _find_teachers(config: Config) -> tuple[Path, ...]:
+    """The folders of all members; a pattern such as runs/simcse/*/s* names one for each folder it matches."""
+    teacher = config.teacher
+    if not teacher.paths:
+        raise UserError("teacher.path must be given with teacher=custom: add teacher.path=FOLDER_OR_HUB_ID")
+    found: list[Path] = []
+    for path in teacher.paths:
+        matched = _matches(path)
+        if not matched:
+            raise UserError(f"teacher.path={path} matches no folder: correct the pattern")
+        found += [find_model(one) for one in matched]
+    if teacher.weights is not None and len(teacher.weights) != len(found):
+        raise UserError(
+            f"teacher.weights has {len(teacher.weights)} numbers for {len(found)} teachers: give one for each"
+        )
+    return tuple(found)
+
+
+def _matches(path: str) -> list[str]:
+    pattern = Path(path).expanduser()
+    if not glob.has_magic(path) or pattern.exists():
+        return [path]
+    found = sorted(glob.glob(str(pattern)))  # noqa: PTH207  Path.glob takes no absolute pattern
+    return [folder for folder in found if ".kept-" not in folder]  # set aside by fresh=true
+
+
+def _check_writable(key: str, folder: Path) -> None:
+    reason: str | None = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"cannot be made ({error.strerror})"
+    else:
+        if not os.access(folder, os.W_OK | os.X_OK):
+            reason = "may not be written to"
+    if reason is not None:
+        raise UserError(f"{key}={folder} {reason}: name a folder you may write to")

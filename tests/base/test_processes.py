@@ -1,0 +1,497 @@
+"""Two processes against one; most are forked and find themselves started as by torchrun, which costs no imports."""
+
+import json
+import os
+import pickle
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import lightning as L
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+
+import otfkd.training.train
+from otfkd.base.errors import Interrupted, UserError
+from otfkd.base.hashing import derived_seed
+from otfkd.base.processes import all_gather, any_process, broadcast, own_rows, rank, rank_zero_first
+from otfkd.config.schema import Config
+from otfkd.data.corpus import Corpus
+from otfkd.data.datamodule import OrderedBatches
+from otfkd.distill.mlm import load_masked_language, mask_tokens
+from otfkd.distill.module import Distillation
+from otfkd.distill.teacher import TeacherSlot
+from otfkd.models.encoder import Head
+from otfkd.models.registry import load_encoder
+from otfkd.training.launch import _free_port, cluster, join
+from otfkd.training.run import prepare
+from otfkd.training.train import train
+from tests.conftest import make_model
+from tests.distill.test_mlm import make_masked_model, seeded, words
+from tests.training.test_resume import final, joined_by
+
+TWO = "trainer.devices=2"
+
+
+def in_processes(number: int, folder: Path, action: Callable[[], Any]) -> list[Any]:
+    """What an action gives or raises in each of several processes that train together."""
+    folder.mkdir(exist_ok=True)
+    port = _free_port()
+    children = [forked(place, number, port, folder / str(place), action) for place in range(number)]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * number
+    return [pickle.loads((folder / str(place)).read_bytes()) for place in range(number)]
+
+
+def forked(place: int, number: int, port: int, answer: Path, action: Callable[[], Any]) -> int:
+    """One of several processes that train together; what the action gives or raises is pickled into a file."""
+    if child := os.fork():
+        return child
+    code = 1
+    signal.alarm(300)  # a process that waits in vain dies
+    try:
+        os.environ |= {
+            "TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GROUP_RANK": "0",
+            "RANK": str(place), "LOCAL_RANK": str(place), "WORLD_SIZE": str(number),
+        }  # fmt: skip
+        try:
+            result = action()
+        except (Exception, Interrupted) as error:
+            result = error
+        answer.write_bytes(pickle.dumps(result))
+        code = 0
+    finally:
+        os._exit(code)
+
+
+@pytest.fixture
+def together(tmp_path: Path, configure: Callable[..., Config]) -> Callable[..., list[Any]]:
+    """Do something in two processes, or more, of one group."""
+
+    def run(action: Callable[[], Any], number: int = 2) -> list[Any]:
+        config = configure(f"trainer.devices={number}", f"data.batch_size={2 * number}")
+
+        def joined() -> Any:
+            join(config)
+            try:
+                return action()
+            finally:
+                torch.distributed.barrier()  # the first keeps the addresses of all: it must not be gone too soon
+
+        return in_processes(number, tmp_path / "answers", joined)
+
+    return run
+
+
+@pytest.fixture
+def still(tmp_path: Path) -> Path:
+    """A tiny BERT without dropout."""
+    folder = make_model(tmp_path / "still")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_alone_everything_is_what_it_was() -> None:
+    tensor = torch.ones(2, 3, dtype=torch.bfloat16)
+    assert all_gather(tensor) is tensor
+    assert own_rows(6) == slice(0, 6)
+    assert broadcast(lambda: 5) == rank_zero_first(lambda: 5) == 5
+    assert (any_process(True), any_process(False)) == (True, False)
+
+
+def test_the_shares_are_the_batch(together: Callable[..., list[Any]]) -> None:
+    parts = together(lambda: list(range(6))[own_rows(6)], 3)
+    assert parts == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_rows_are_gathered_in_order_with_the_gradient_of_the_mean_over_processes(
+    together: Callable[..., list[Any]],
+) -> None:
+    everything = torch.arange(12, dtype=torch.float32).view(6, 2).requires_grad_()
+    everything.pow(3).sum().backward()  # type: ignore[no-untyped-call]
+
+    def part() -> tuple[Any, Any]:
+        mine = everything.detach()[own_rows(6)].clone().requires_grad_()
+        got = all_gather(mine)
+        got.pow(3).sum().backward()  # type: ignore[no-untyped-call]
+        assert mine.grad is not None
+        return got.tolist(), mine.grad.tolist()
+
+    answers = together(part, 3)
+    assert [got for got, _ in answers] == [everything.tolist()] * 3
+    assert everything.grad is not None
+    # DDP divides the sum over processes by their number.
+    assert [row for _, gradient in answers for row in gradient] == (3 * everything.grad).tolist()
+
+
+def test_the_first_acts_alone_and_all_get_what_it_got(together: Callable[..., list[Any]], tmp_path: Path) -> None:
+    made = tmp_path / "made"
+
+    def act() -> tuple[int, int]:
+        return broadcast(lambda: os.getpid()), rank_zero_first(
+            lambda: made.write_text("") if rank() == 0 else made.stat()
+        ) and 0
+
+    (first, _), (second, _) = together(act)
+    assert first == second
+
+
+def refuse() -> None:
+    raise UserError("no")
+
+
+def test_a_users_error_of_the_first_is_everybodys(together: Callable[..., list[Any]]) -> None:
+    answers = together(lambda: broadcast(refuse))
+    assert [(type(answer), str(answer)) for answer in answers] == [(UserError, "no")] * 2
+
+
+def test_a_flag_anywhere_is_a_flag_everywhere(together: Callable[..., list[Any]]) -> None:
+    assert together(lambda: (any_process(rank() == 1), any_process(False))) == [(True, False)] * 2
+
+
+def make_step(config: Config) -> tuple[Distillation, Any]:
+    """A module whose teacher is another encoder, and the first batch, or this process's share of it."""
+    from otfkd.data.datamodule import Source
+    from otfkd.data.order import Order
+    from otfkd.data.tokens import token_cache
+
+    run = prepare(config)
+    student = run.load_student()
+    assert isinstance(run.data, Corpus)
+    tokens = token_cache(run.data, student.tokenizer, config.data.max_length, run.cache)
+    source = Source(tokens, student.pad_id)
+    slot = TeacherSlot()
+    slot.install(run.load_teachers())
+    torch.manual_seed(1)
+    module = Distillation(student, Head(student.width), slot, config, run.plan)
+    module.trainer = cast(L.Trainer, SimpleNamespace(global_step=0))
+    module.on_fit_start()
+    order = Order(len(tokens), config.data.batch_size, config.seed)
+    return module, OrderedBatches(order, source, [], 1, own_rows(config.data.batch_size))[0]
+
+
+def step(module: Any, own: Distillation, batch: Any) -> dict[str, Any]:
+    """One backward pass: the loss and every gradient."""
+    own.training_step = lambda batch, _: Distillation.training_step(own, batch, 0)  # type: ignore[assignment, method-assign]
+    own.forward = own.training_step  # type: ignore[method-assign]
+    loss = module(batch, 0)
+    loss.backward()
+    return {"loss": loss.item()} | {name: p.grad.tolist() for name, p in own.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        pytest.param(("objective=simcse",), marks=pytest.mark.slow),
+        (
+            "objective=distill",
+            "objective.mask_repeats=true",
+            "objective.consistency_weight=1.0",
+            "data.path={repeating}",
+        ),
+        pytest.param(("objective=distill_group_p",), marks=pytest.mark.slow),
+        ("objective=distill", "objective.kd=mse"),
+        ("objective=distill_group_p", "trainer.chunk=3"),
+    ],
+)
+def test_two_processes_have_the_loss_and_gradients_of_one(
+    configure: Callable[..., Config], still: Path, tmp_path: Path, objective: tuple[str, ...]
+) -> None:
+    teacher = make_model(tmp_path / "teacher", width=48, seed=5)
+    repeating = tmp_path / "repeating.txt"  # of other lengths in each half of the first batch
+    repeating.write_text("the cat\nthe old cat sat on the red mat\na bird\n" * 20)
+    run = (
+        f"model={still}", f"teacher={teacher}", "teacher.pooler=mean", "data.batch_size=8",
+        *(text.format(repeating=repeating) for text in objective),
+        # Cosines come to 1e-7; at the paper's 0.02 and 0.01 that is 1e-5 of a logit.
+        "objective.temperature_student=0.1", "objective.temperature_teacher=0.1",
+    )  # fmt: skip
+    module, batch = make_step(configure(*run))
+    alone = step(module, module, batch)
+    assert len(alone) > 30
+    token_ids = batch.student.input_ids
+    largest = max(torch.tensor(value).abs().max().item() for value in alone.values())
+
+    config = configure(*run, TWO)
+
+    def part() -> dict[str, Any]:
+        join(config)
+        module, batch = make_step(config)
+        width = batch.student.input_ids.shape[1]
+        torch.testing.assert_close(batch.student.input_ids, token_ids[own_rows(8), :width])
+        return step(DistributedDataParallel(module, find_unused_parameters=True), module, batch)
+
+    for answer in in_processes(2, tmp_path / "answers", part):
+        assert answer.keys() == alone.keys()
+        for name, value in alone.items():
+            expected, found = torch.tensor(value), torch.tensor(answer[name])
+            assert (found - expected).abs().max() <= 1e-6 * max(1.0, largest), name
+
+
+def test_the_auxiliary_loss_is_the_mean_over_the_masked_tokens_of_all_processes(
+    together: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    mlm = load_masked_language(masked := make_masked_model(tmp_path / "masked"), load_encoder(masked, "cls"), 0.5)
+    shares = [words(2, 4, seed=1), words(2, 16, seed=2)]  # of few words and of many
+    read = [mask_tokens(tokens.input_ids, mlm.tokenizer, 0.5, seeded(place)) for place, tokens in enumerate(shares)]
+    (whole,) = mlm._model
+    losses = [
+        cross_entropy(
+            whole(input_ids=ids, attention_mask=tokens.attention_mask).logits.transpose(1, 2), labels, reduction="sum"
+        )
+        for tokens, (ids, labels) in zip(shares, read, strict=True)
+    ]
+    expected = torch.stack(losses).sum() / sum(int((labels != -100).sum()) for _, labels in read)
+    expected.backward()  # type: ignore[no-untyped-call]
+    gradients = {name: weight.grad for name, weight in mlm.named_parameters()}
+    mlm.zero_grad()
+
+    def part() -> tuple[float, dict[str, list[Any]]]:
+        loss = mlm(shares[rank()], seeded(rank()))
+        loss.backward()
+        return loss.item(), {name: p.grad.tolist() for name, p in mlm.named_parameters() if p.grad is not None}
+
+    answers = together(part)
+    assert [loss for loss, _ in answers] == pytest.approx([expected.item()] * 2)
+    for name, gradient in gradients.items():
+        mean = sum(torch.tensor(answer[name]) for _, answer in answers) / 2  # as DDP takes it
+        torch.testing.assert_close(mean, gradient)
+
+
+def test_each_process_has_dropout_of_its_own_and_the_first_that_of_a_run_alone(
+    configure: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = configure(TWO)
+
+    def seed() -> int:
+        join(config)
+        module, batch = make_step(config)
+        step(module, module, batch)
+        return torch.initial_seed()
+
+    assert in_processes(2, tmp_path / "answers", seed) == [
+        derived_seed(0, "dropout", 0), derived_seed(0, "dropout", 0, 1),
+    ]  # fmt: skip
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """A run's final weights but for the biases of attention's keys: no loss depends on them, so rounding moves them."""
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    return {name: tensor for name, tensor in state.items() if not name.endswith("key.bias")}
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Same data, teachers, losses and weights, up to rounding."""
+    # A rotation's facts are of cosines over a temperature of .025, which makes rounding forty times as large.
+    for file, rounding in (("metrics.jsonl", 1e-5), ("rotations.jsonl", 1e-4)):
+        left, right = rows(one / file), rows(other / file)
+        assert [row.keys() for row in left] == [row.keys() for row in right]
+        for expected, found in zip(left, right, strict=True):
+            for key, value in expected.items():
+                if key == "sha256":
+                    continue
+                near = pytest.approx(value, rel=rounding, abs=rounding) if isinstance(value, float) else value
+                assert found[key] == near, (file, expected["step"], key)
+    expected, found = weights(one), weights(other)
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-6, msg=name)
+
+
+ROTATING = ("experiment=otfkd", "schedule.every=4", "trainer.max_steps=10", "optimizer.lr=1e-4")
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ("objective=distill_group_p",),
+        pytest.param(("trainer.accumulate=3",), marks=pytest.mark.slow),
+        pytest.param(("schedule.source=best", "schedule.cache_every=2", "schedule.gate=5"), marks=pytest.mark.slow),
+        pytest.param(("schedule.source=ema", "schedule.retain=pool", "schedule.pool=2"), marks=pytest.mark.slow),
+        pytest.param(("schedule.on_rotation.student=reinit",), marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_of_two_processes_is_the_run_of_one(
+    configure: Callable[..., Config], still: Path, tmp_path: Path, extra: tuple[str, ...]
+) -> None:
+    run = (f"model={still}", *ROTATING, *extra)
+    alone = train(configure(*run))
+    results = in_processes(
+        2, tmp_path / "answers", lambda: train(configure(*run, TWO, f"paths.runs={tmp_path / 'two'}"))
+    )
+    first, second = results
+    assert first.rows == second.rows
+    assert first.folder.relative_to(tmp_path / "two") == alone.folder.relative_to(tmp_path / "runs")
+    assert_same_run(alone.folder, first.folder)
+    assert {path.name for path in first.folder.iterdir()} == {path.name for path in alone.folder.iterdir()} | {
+        "run.1.log"
+    }
+    assert [row.scores for row in first.rows] == [row.scores for row in alone.rows]
+
+
+@pytest.mark.slow
+def test_the_first_processs_dev_scores_decide_for_all(
+    configure: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = iter(range(100))
+    monkeypatch.setattr(
+        otfkd.training.train, "dev_score", lambda *_: (-1.0) ** rank() * next(calls)
+    )  # worse and worse elsewhere
+    config = configure("experiment=otfkd", "schedule=on_improvement", "teacher.warmup_steps=3", TWO)
+    results = in_processes(2, tmp_path / "answers", lambda: train(config))
+    assert [row["step"] for row in rows(results[0].folder / "rotations.jsonl")] == [3, 6, 9]
+    assert {row.generation for result in results for row in result.rows} == {3}
+
+
+class Told(L.Callback):
+    """A signal that comes to every process but the first, in the middle of a step."""
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step == 4 and rank() > 0:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def stopped_and_resumed(
+    configure: Callable[..., Config], tmp_path: Path, run: tuple[str, ...], number: int, resume_in: int
+) -> tuple[Path, Path]:
+    """The folders of a run that was stopped after step 5 and went on, and of one that was not."""
+    config = configure(*run, f"trainer.devices={number}")
+    straight = configure(*run, f"trainer.devices={number}", f"paths.runs={tmp_path / 'straight'}")
+
+    def stopping() -> Any:
+        with joined_by(Told()):
+            return train(config)
+
+    one = in_processes(number, tmp_path / "answers", lambda: train(straight))[0]
+    for error in in_processes(number, tmp_path / "answers", stopping):
+        assert isinstance(error, Interrupted) and "after step 5" in str(error)
+    again = configure(*run, f"trainer.devices={resume_in}")
+    results = in_processes(resume_in, tmp_path / "answers", lambda: train(again))
+    return one.folder, results[0].folder
+
+
+def test_a_signal_to_one_process_stops_all_and_the_resume_has_the_same_bits(
+    configure: Callable[..., Config], tmp_path: Path
+) -> None:
+    straight, resumed = stopped_and_resumed(configure, tmp_path, ROTATING, 2, 2)
+    assert final(resumed) == final(straight)
+
+
+@pytest.mark.slow
+def test_three_processes_resume_to_the_same_bits(configure: Callable[..., Config], tmp_path: Path) -> None:
+    straight, resumed = stopped_and_resumed(configure, tmp_path, (*ROTATING, "data.batch_size=6"), 3, 3)
+    assert final(resumed) == final(straight)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("began", "went_on"), [(2, 1), (2, 4)])
+def test_another_number_of_processes_goes_on_with_the_same_data(
+    configure: Callable[..., Config], tmp_path: Path, still: Path, began: int, went_on: int
+) -> None:
+    run = (*ROTATING, f"model={still}")
+    straight, resumed = stopped_and_resumed(configure, tmp_path, run, began, went_on)
+    assert_same_run(straight, resumed)
+    assert f"{went_on} processes instead of {began}" in (resumed / "run.log").read_text()
+
+
+def test_the_first_process_alone_holds_the_folder(configure: Callable[..., Config], tmp_path: Path) -> None:
+    from otfkd.runs.folder import locked
+
+    config = configure(*ROTATING, TWO)
+    with locked(prepare(config).folder):
+        answers = in_processes(2, tmp_path / "answers", lambda: train(config))
+    assert ["another process is training" in str(answer) for answer in answers] == [True] * 2
+
+
+def test_a_plan_says_how_the_batch_is_shared_out(configure: Callable[..., Config]) -> None:
+    planned = train(configure(TWO, "dry_run=true"))
+    plan = {line[:11].strip(): line[11:] for line in planned.plan.splitlines()}
+    assert plan["processes"] == "2, 2 of those sentences each"
+    assert plan["negatives"].startswith("3 per anchor")
+    assert plan["memory"].endswith(" each")
+
+
+SLURM = {
+    "SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "2",
+    "SLURM_JOB_ID": "123456", "SLURM_NODELIST": "node[3-4]", "SLURM_PROCID": "3", "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "1", "SLURM_JOB_NAME": "train", "SLURM_JOB_NUM_NODES": "2",
+}  # fmt: skip
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "RANK": "2", "LOCAL_RANK": "0", "GROUP_RANK": "1"}
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment that no launcher has touched."""
+    for name in [*os.environ]:
+        if name.startswith(("SLURM_", "TORCHELASTIC_")) or name in TORCHRUN:
+            monkeypatch.delenv(name)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("environ", "devices", "nodes", "kind", "place"),
+    [
+        ({}, 1, 1, "LightningEnvironment", (0, 0)),
+        (SLURM, 1, 1, "LightningEnvironment", (0, 0)),  # one run a task: a sweep by srun
+        ({}, 2, 1, "LightningEnvironment", (0, 0)),
+        ({**SLURM, "SLURM_STEP_NUM_TASKS": "1"}, 2, 1, "LightningEnvironment", (0, 0)),  # a batch script without srun
+        (SLURM, 2, 2, "SLURMEnvironment", (3, 1)),
+        (TORCHRUN, 2, 2, "TorchElasticEnvironment", (2, 0)),
+        ({**SLURM, **TORCHRUN}, 2, 2, "TorchElasticEnvironment", (2, 0)),  # torchrun under srun
+    ],
+)
+def test_who_started_the_processes_is_found(
+    configure: Callable[..., Config], bare: pytest.MonkeyPatch, environ: dict[str, str], devices: int, nodes: int,
+    kind: str, place: tuple[int, int],
+) -> None:  # fmt: skip
+    for name, value in environ.items():
+        bare.setenv(name, value)
+    found = cluster(configure(f"trainer.devices={devices}", f"trainer.nodes={nodes}"))
+    assert type(found).__name__ == kind
+    assert (found.global_rank(), found.local_rank()) == place
+    if kind == "SLURMEnvironment":
+        assert found.main_address == "node3"
+        assert getattr(found, "auto_requeue") is False  # noqa: B009
+
+
+@pytest.mark.parametrize(
+    ("environ", "overriding", "sentence"),
+    [
+        ({}, ("trainer.devices=3",), "data.batch_size=4 cannot be shared out equally among 3 processes"),
+        ({}, ("trainer.nodes=2",), "trainer.nodes=2 needs its processes started on every node"),
+        (TORCHRUN, (), "does not match the world size"),
+        (TORCHRUN, ("trainer.devices=2",), "does not match the world size"),
+        (SLURM, ("trainer.devices=4",), "ntasks-per-node=2"),
+    ],
+)
+def test_processes_that_do_not_fit_are_refused(
+    configure: Callable[..., Config], bare: pytest.MonkeyPatch, environ: dict[str, str], overriding: tuple[str, ...],
+    sentence: str,
+) -> None:  # fmt: skip
+    for name, value in environ.items():
+        bare.setenv(name, value)
+    with pytest.raises(UserError, match=sentence):
+        train(configure(*overriding))
+
+
+def test_the_presets_compose(configure: Callable[..., Config], bare: pytest.MonkeyPatch) -> None:
+    for name, value in SLURM.items():
+        bare.setenv(name, value)
+    found = {name: configure(f"trainer={name}").trainer for name in ("gpu", "ddp", "slurm")}
+    assert {name: (trainer.devices, trainer.nodes) for name, trainer in found.items()} == {
+        "gpu": (1, 1), "ddp": (2, 1), "slurm": (2, 2),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["trainer.devices=2", "trainer.nodes=2"])
+def test_how_many_processes_train_is_no_part_of_what_is_trained(configure: Callable[..., Config], key: str) -> None:
+    assert prepare(configure(key)).folder == prepare(configure()).folder

@@ -1,0 +1,329 @@
+"""A run that was stopped goes on as if it had not been."""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import lightning as L
+import pytest
+import torch
+
+import otfkd.training.train
+from otfkd.base.errors import Interrupted, UserError
+from otfkd.config.schema import Config
+from otfkd.runs.rows import Row
+from otfkd.training.train import train
+from tests.conftest import make_model
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Make the next run find a signal after so many optimizer steps."""
+    calls = iter(range(1, 1000))
+
+    @contextlib.contextmanager
+    def flag() -> Iterator[Callable[[], bool]]:
+        yield lambda: next(calls) >= steps
+
+    monkeypatch.setattr(otfkd.training.train, "stop_flag", flag)
+
+
+def joined_by(callback: L.Callback) -> contextlib.AbstractContextManager[Any]:
+    """Have a callback take part in the runs to come, after those of otfkd."""
+    original = otfkd.training.train._trainer
+    return mock.patch.object(
+        otfkd.training.train, "_trainer", lambda config, given: original(config, [*given, callback])
+    )
+
+
+def plain(value: Any) -> Any:
+    """A checkpoint's content as something that `==` compares to the bit."""
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), tuple(value.shape), value.numpy().tobytes()
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def final(folder: Path) -> dict[str, Any]:
+    """All that must be the same bits after a resume."""
+    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    return {
+        "weights": plain(last["state_dict"]),
+        "optimizer": plain(last["optimizer_states"]),
+        "callbacks": plain(last["callbacks"]),  # places, candidates, the moving average, what dev has said
+        "best": (folder / "checkpoints" / "best.safetensors").read_bytes(),
+        "metrics": (folder / "metrics.jsonl").read_text(),
+        "rotations": (folder / "rotations.jsonl").read_text(),
+        "model": (folder / "model" / "model.safetensors").read_bytes(),
+        "snapshots": sorted((path.name, path.read_bytes()) for path in (folder / "snapshots").glob("*")),
+        "unfinished": sorted(str(path.relative_to(folder)) for path in folder.rglob(".*")),
+    }
+
+
+def unclocked(rows: list[Row]) -> list[dict[str, Any]]:
+    """Rows without what the clock and the machine's memory said."""
+    measured: Any = {"cost": {"seconds": True, "peak_bytes": True, "curve": {"__all__": {"seconds"}}}}
+    return [row.model_dump(exclude=measured) for row in rows]
+
+
+@pytest.fixture(scope="session")
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two teachers that read other tokens than the student, of another width."""
+    folder = tmp_path_factory.mktemp("teachers")
+    return [
+        make_model(folder / "a", width=48, words=["the", "cat"], seed=3),
+        make_model(folder / "b", width=16, words=["moon"], seed=4),
+    ]
+
+
+@pytest.fixture
+def command(teachers: list[Path]) -> Callable[..., tuple[str, ...]]:
+    """Overrides of a variant of an on-the-fly run, `{a}` and `{b}` being two teachers."""
+    return lambda *more: (
+        "experiment=otfkd",
+        "schedule.every=4",
+        *(text.format(a=teachers[0], b=teachers[1]) for text in more),
+    )
+
+
+GIVEN = ("teacher={a}", "teacher.pooler=mean")
+VARIANTS = {
+    "plain": (),
+    "group_p": ("objective=distill_group_p",),
+    "accumulated": ("trainer.accumulate=3",),
+    "accumulated, bfloat16": ("trainer.accumulate=3", "precision=bfloat16"),
+    "chunked": (
+        "trainer.chunk=3", "trainer.accumulate=2", "precision=bfloat16", "objective=distill_group_p",
+    ),
+    "best": ("schedule.source=best", "schedule.cache_every=1"),
+    "ema": ("schedule.source=ema", "schedule.ema.decay=0.7", "schedule.ema.shape=cosine"),
+    "ema, bfloat16": ("schedule.source=ema", "precision=bfloat16", "schedule.ema.decay=0.7", "schedule.gate=2.0"),
+    "follow": ("schedule=follow", "teacher.after_warmup=continue", "teacher.warmup_steps=3", "schedule.ema.decay=0.7"),
+    "average": ("schedule.source=average", "schedule.cache_every=1", "schedule.average=3"),
+    "pool_initial, sample": (*GIVEN, "schedule.every=2", "schedule.retain=pool_initial", "schedule.aggregate=sample"),
+    "plateau": ("schedule=plateau", "teacher.warmup_steps=2", "schedule.patience=2", "evaluation.every=1"),
+    "on_improvement": ("schedule=on_improvement", "teacher.warmup_steps=1", "evaluation.every=1"),
+    "gated, once": ("schedule.every=2", "schedule.gate=0.0", "schedule.max_rotations=3"),
+    "reinit, reset, restart": (
+        *GIVEN, "schedule.every=3", "schedule.source=best", "schedule.cache_every=1",
+        "schedule.on_rotation.student=reinit", "schedule.on_rotation.optimizer=reset",
+        "schedule.on_rotation.lr=restart", "optimizer.decay=cosine",
+    ),
+    "reinit, ema": ("schedule.every=3", "schedule.source=ema", "schedule.on_rotation.student=reinit"),
+    "dev_weighted": (
+        *GIVEN, "schedule.every=2", "schedule.retain=pool_initial", "schedule.aggregate=dev_weighted",
+        "schedule.source=average", "schedule.average=2",
+    ),
+    "teachers": ("teacher=[{a},{b}]", "teacher.weights=[2,1]", "teacher.pooler=mean", "schedule.start=6"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("step", "variant"),
+    [
+        pytest.param(4, "plain", marks=pytest.mark.slow),
+        (6, "accumulated, bfloat16"),
+        (5, "chunked"),
+        pytest.param(7, "best", marks=pytest.mark.slow),
+        (5, "follow"),
+        (9, "pool_initial, sample"),
+        (7, "reinit, reset, restart"),
+    ],
+)
+def test_a_stopped_run_ends_with_the_same_bits(
+    configure: Callable[..., Config],
+    command: Callable[..., tuple[str, ...]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    variant: str,
+) -> None:
+    run = command(*VARIANTS[variant])
+    straight = train(configure(*run, f"paths.runs={tmp_path / 'straight'}"))
+    with monkeypatch.context() as patched:
+        stop_after(patched, step)
+        with pytest.raises(Interrupted, match=f"after step {step}"):
+            train(configure(*run))
+    resumed = train(configure(*run))
+    assert resumed.folder != straight.folder
+    assert final(resumed.folder) == final(straight.folder)
+    assert unclocked(resumed.rows) == unclocked(straight.rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_run_stopped_after_every_step_ends_with_the_same_bits(
+    configure: Callable[..., Config],
+    command: Callable[..., tuple[str, ...]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variant: str,
+) -> None:
+    run = command(*VARIANTS[variant])
+    straight = train(configure(*run, f"paths.runs={tmp_path / 'straight'}"))
+    assert (straight.folder / "rotations.jsonl").stat().st_size
+    with monkeypatch.context() as patched:
+        for step in range(1, 12):
+            stop_after(patched, 1)
+            with pytest.raises(Interrupted, match=f"after step {step};"):
+                train(configure(*run))
+    resumed = train(configure(*run))
+    assert final(resumed.folder) == final(straight.folder)
+    assert unclocked(resumed.rows) == unclocked(straight.rows)
+
+
+def test_an_initial_teacher_of_another_vocabulary_survives_a_resume(
+    configure: Callable[..., Config], teachers: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ("experiment=distill_static", f"teacher={teachers[0]}", "teacher.pooler=mean")
+    straight = train(configure(*run, f"paths.runs={tmp_path / 'straight'}"))
+    with monkeypatch.context() as patched:
+        stop_after(patched, 5)
+        with pytest.raises(Interrupted):
+            train(configure(*run))
+    assert final(train(configure(*run)).folder) == final(straight.folder)
+
+
+@pytest.fixture
+def stopped(configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Path]:
+    """A run that was stopped after step 6, its teachers the snapshots of steps 2, 4 and 6."""
+    config = configure("experiment=otfkd_pool", "schedule.every=2")
+    with monkeypatch.context() as patched:
+        stop_after(patched, 6)
+        with pytest.raises(Interrupted):
+            train(config)
+    return config, next(Path(config.paths.runs).glob("otfkd_pool/*/s0"))
+
+
+def altered(path: Path) -> bytes:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    return bytes(content)
+
+
+def test_a_missing_or_altered_teacher_stops_the_resume_with_its_name(stopped: tuple[Config, Path]) -> None:
+    config, folder = stopped
+    for step in (2, 4, 6):
+        path = folder / "snapshots" / f"step-{step:08d}.safetensors"
+        whole, spoilt = path.read_bytes(), altered(path)
+        path.unlink()
+        with pytest.raises(UserError, match=rf"{path.name}, the teacher of the run, is missing"):
+            train(config)
+        path.write_bytes(spoilt)
+        with pytest.raises(UserError, match=rf"{path.name} was altered"):
+            train(config)
+        path.write_bytes(whole)
+    assert train(config).status == "finished"
+
+
+def test_a_missing_snapshot_of_an_average_stops_the_run_with_its_name(
+    configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure("experiment=otfkd_average", "schedule.every=4", "schedule.cache_every=1", "schedule.keep=1")
+    with monkeypatch.context() as patched:
+        stop_after(patched, 6)
+        with pytest.raises(Interrupted):
+            train(config)
+    path = next(Path(config.paths.runs).glob("otfkd_average/*/s0")) / "snapshots" / "step-00000006.safetensors"
+    path.unlink()
+    with pytest.raises(UserError, match=rf"{path.name}.*missing"):
+        train(config)
+
+
+@pytest.mark.parametrize("key", ["format", "run"])
+def test_a_checkpoint_of_another_format_or_run_stops_the_resume_with_its_name(
+    stopped: tuple[Config, Path], key: str
+) -> None:
+    config, folder = stopped
+    path = folder / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["otfkd"][key] = 1
+    torch.save(checkpoint, path)
+    with pytest.raises(UserError, match=rf"last\.ckpt has {key} 1, not .*fresh=true"):
+        train(config)
+
+
+def test_a_checkpoint_of_another_config_stops_the_resume_with_its_name(
+    stopped: tuple[Config, Path], configure: Callable[..., Config]
+) -> None:
+    config, folder = stopped
+    other = train(configure("experiment=otfkd", "schedule.every=4", "schedule.source=ema")).folder
+    (folder / "checkpoints" / "last.ckpt").write_bytes((other / "checkpoints" / "last.ckpt").read_bytes())
+    with pytest.raises(UserError, match=rf"last\.ckpt has run {other.parent.name}, not {folder.parent.name}"):
+        train(config)
+
+
+def test_a_truncated_checkpoint_stops_the_resume_with_its_name(stopped: tuple[Config, Path]) -> None:
+    config, folder = stopped
+    path = folder / "checkpoints" / "last.ckpt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"last\.ckpt cannot be read"):
+        train(config)
+
+
+def test_a_foreign_key_in_the_checkpoint_stops_the_resume_with_its_name(stopped: tuple[Config, Path]) -> None:
+    config, folder = stopped
+    path = folder / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["state_dict"]["student.foreign"] = checkpoint["state_dict"].pop(
+        "student.backbone.embeddings.LayerNorm.bias"
+    )
+    torch.save(checkpoint, path)
+    with pytest.raises(Exception, match=r"LayerNorm\.bias"):
+        train(config)
+
+
+def test_other_threads_stop_the_resume_unless_forced(
+    stopped: tuple[Config, Path], configure: Callable[..., Config]
+) -> None:
+    run = ("experiment=otfkd_pool", "schedule.every=2", "trainer.threads=2")
+    with pytest.raises(UserError, match="other threads"):
+        train(configure(*run))
+    forced = train(configure(*run, "resume=force"))
+    assert torch.get_num_threads() == 1
+    assert forced.folder == stopped[1]
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(configure: Callable[..., Config], tmp_path: Path) -> None:
+    run = ("experiment=otfkd", "schedule.every=4")
+    straight = train(configure(*run, f"paths.runs={tmp_path / 'straight'}"))
+
+    class Kill(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+            if trainer.global_step == 7:
+                raise RuntimeError("killed")
+
+    with joined_by(Kill()), pytest.raises(RuntimeError, match="killed"):
+        train(configure(*run))
+    assert final(train(configure(*run)).folder) == final(straight.folder)
+
+
+@pytest.mark.parametrize(("batch", "boundary"), [(4, 2), (5, 2), (6, 3), (33, None), (35, None)])
+def test_a_signal_in_a_micro_batch_waits_for_the_optimizer_step(
+    configure: Callable[..., Config],
+    command: Callable[..., tuple[str, ...]],
+    tmp_path: Path,
+    batch: int,
+    boundary: int | None,
+) -> None:
+    """A run of twelve steps of three micro-batches; a signal in the last step finds it finished."""
+    run = command("trainer.accumulate=3")
+
+    class Signal(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, _: Any, batch_idx: int) -> None:
+            if batch_idx == batch:
+                signal.raise_signal(signal.SIGTERM)
+
+    straight = train(configure(*run, f"paths.runs={tmp_path / 'straight'}"))
+    with joined_by(Signal()):
+        if boundary is None:
+            assert train(configure(*run)).status == "finished"
+        else:
+            with pytest.raises(Interrupted, match=f"after step {boundary};"):
+                train(configure(*run))
+    assert final(train(configure(*run)).folder) == final(straight.folder)

@@ -1,0 +1,220 @@
+"""A run in W&B, read back from the file that `wandb sync` would send."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import wandb
+
+import otfkd.training.train
+import otfkd.training.wandb_run
+from otfkd.config.composition import load_config
+from otfkd.config.messages import all_keys
+from otfkd.config.schema import Config
+from otfkd.distill.rotation import TeacherRotation
+from otfkd.training.run import prepare
+from otfkd.training.train import train
+from otfkd.training.wandb_run import WandbRun, _identity, flat, send_files
+from tests.training.test_kill import arm, fork_and_train, killed
+from tests.training.test_loggers import OTFKD, points_of, warnings
+from tests.training.wandb_files import Kept, read_offline
+
+Configure = Callable[..., Config]
+WANDB = (*OTFKD, "logger=wandb", "trainer.checkpoint_every=3")
+OWN = {"_step", "_timestamp", "_runtime"}
+
+
+@pytest.fixture(autouse=True)
+def _service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Whoever runs the tests has no account, and no service outlives a test or is there before it."""
+    wandb.teardown()  # a child that is killed would leave its run with the service of an earlier test
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    wandb.teardown()
+
+
+def history(kept: Kept) -> dict[int, dict[str, float]]:
+    """The points by step, each of which is there once."""
+    steps = [row["_step"] for row in kept.history]
+    assert steps == sorted(set(steps))
+    return {row["_step"]: {name: value for name, value in row.items() if name not in OWN} for row in kept.history}
+
+
+@pytest.mark.slow
+def test_a_killed_and_resumed_run_is_one_run_with_every_point_once(configure: Configure) -> None:
+    config = configure(*WANDB, "logger.tags=[thesis]")
+    assert killed(fork_and_train(config, lambda: arm((TeacherRotation, "_rotate", "before"), 2)))  # after step 8
+    (runs,) = Path(config.paths.runs).glob("otfkd/*/s0")
+    (first,) = (runs / "wandb").glob("offline-run-*")
+    folder = train(config).folder
+    kept = read_offline(folder)
+    assert history(kept) == points_of(folder)
+    assert sorted(history(kept)) == list(range(1, 13))
+    assert kept.exit_code == 0
+    assert first.name.endswith(kept.facts.run_id)
+    name, digest = folder.parts[-3:-1]
+    assert kept.facts.display_name == f"{name}/{digest}/s0"
+    assert (kept.facts.project, kept.facts.run_group, kept.facts.job_type) == ("otfkd", f"{name}/{digest}", "train")
+    assert list(kept.facts.tags) == ["otfkd", Path(config.model.path).name, "text", "every", "thesis"]
+
+
+def test_the_config_is_flat_and_rotations_have_an_axis_of_their_own(configure: Configure) -> None:
+    folder = train(configure(*WANDB)).folder
+    kept = read_offline(folder)
+    config = {name: value for name, value in kept.config.items() if name != "_wandb"}
+    assert config.pop("config_hash") == folder.parent.name
+    leaves = [key for key in all_keys(Config) if not any(other.startswith(f"{key}.") for other in all_keys(Config))]
+    assert sorted(config) == sorted(key.replace(".", "_") for key in leaves)
+    assert (config["schedule_every"], config["schedule_ema_decay"], config["teacher_path"]) == (4, 0.999, None)
+    assert kept.axes["rotation/*"] == "rotation/generation"
+    rotated = [row for row in kept.history if "rotation/generation" in row]
+    seen = [[row[name] for name in ("_step", "rotation/step", "rotation/generation")] for row in rotated]
+    assert seen == [[4, 4, 1], [8, 8, 2]]
+    assert all({"rotation/lr", "rotation/agreement_after"} <= row.keys() for row in rotated)
+
+
+def test_flat_names_are_not_ambiguous() -> None:
+    assert flat({"a": {"b": {"c": 1}, "d": [2, 3]}, "e": None}) == {"a_b_c": 1, "a_d": [2, 3], "e": None}
+    dumped = load_config([]).model_dump(mode="json")
+    count = sum(1 for key in all_keys(Config) if not any(other.startswith(f"{key}.") for other in all_keys(Config)))
+    assert len(flat(dumped)) == count
+
+
+def test_each_job_of_a_sweep_is_a_run(configure: Configure) -> None:
+    folders = [train(configure(*WANDB, f"seed={seed}")).folder for seed in (0, 1)]
+    kept = [read_offline(folder) for folder in folders]
+    assert [one.config["seed"] for one in kept] == [0, 1]
+    assert [history(one) for one in kept] == [points_of(folder) for folder in folders]
+    assert kept[0].facts.run_group == kept[1].facts.run_group
+    assert wandb.run is None
+
+
+def test_fine_tuning_is_a_job_of_its_own_type(configure: Configure, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("sentence1,sentence2,score\n" + "the cat sat,the dog ran,1.5\na bird flew,a bird flew,5.0\n" * 8)
+    run = prepare(configure("experiment=finetune_stsb", "data=labelled", f"data.path={pairs}", "logger=wandb"))
+    WandbRun(run, resumed=False).finalize("success")
+    assert read_offline(run.folder).facts.job_type == "finetune"
+
+
+@pytest.mark.parametrize("broken", ["dev_score", "score_rows"])
+def test_a_run_that_fails_is_closed_as_failed(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(otfkd.training.train, broken, fail)
+    config = configure(*WANDB)
+    with pytest.raises(RuntimeError, match="broken"):
+        train(config)
+    (folder,) = Path(config.paths.runs).glob("otfkd/*/s0")
+    kept = read_offline(folder)
+    assert kept.exit_code == 1
+    assert max(history(kept)) == (3 if broken == "dev_score" else 12)
+
+
+def test_the_same_config_in_another_folder_is_another_run(configure: Configure, tmp_path: Path) -> None:
+    first, second = (prepare(configure(*WANDB, f"paths.runs={tmp_path / name}")) for name in "ab")
+    assert _identity(first) == _identity(first) != _identity(second)
+    assert _identity(second).startswith(f"{second.hash}-s0-")
+
+
+def test_an_outage_at_the_start_stops_nothing(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def down(**_: Any) -> None:
+        raise wandb.Error("no service")
+
+    monkeypatch.setattr(wandb, "init", down)
+    assert train(configure(*WANDB)).status == "finished"
+    assert warnings(caplog) == [
+        "W&B failed (no service), and the run goes on without it",
+        "W&B lost 12 of 12 points (no service): metrics.jsonl and rotations.jsonl have them all",
+    ]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the service as Linux shows it")
+def test_a_service_that_dies_stops_nothing_and_the_next_job_has_a_new_one(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scores = iter(range(1, 100))
+
+    def kill_service(*_: Any) -> float:
+        score = next(scores)
+        if score == 2:  # after step 6
+            for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+                if "wandb-core" in Path(f"/proc/{child}/cmdline").read_text():
+                    os.kill(int(child), signal.SIGKILL)
+                    os.waitpid(int(child), 0)
+        return float(score)
+
+    monkeypatch.setattr(otfkd.training.train, "dev_score", kill_service)
+    assert train(configure(*WANDB)).status == "finished"
+    assert any("of 12 points" in line for line in warnings(caplog))
+    after = train(configure(*WANDB, "seed=1")).folder
+    assert history(read_offline(after)) == points_of(after)
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_answer_makes_the_run_an_offline_one(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setattr(otfkd.training.wandb_run, "_PATIENCE", 1.0)
+    folder = train(configure(*WANDB, "logger.offline=false")).folder
+    assert history(read_offline(folder)) == points_of(folder)
+    (told,) = warnings(caplog)
+    assert told.startswith("W&B cannot be reached (")
+    assert told.endswith("), so the run is kept offline")
+
+
+def test_without_an_account_the_run_is_an_offline_one(configure: Configure, caplog: pytest.LogCaptureFixture) -> None:
+    folder = train(configure(*WANDB, "logger.offline=false")).folder
+    assert history(read_offline(folder)) == points_of(folder)
+    assert "wandb login" in warnings(caplog)[0]
+
+
+def test_on_the_server_a_run_goes_on_after_its_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    run = WandbRun.__new__(WandbRun)
+    run._run = SimpleNamespace(starting_step=5, log=lambda values, step, commit: sent.append(step))
+    for step in (3, 4, 5, 6):
+        run.log_metrics({"loss": 1.0}, step)
+    assert sent == [5, 6]
+
+
+def test_what_could_not_be_sent_in_time_can_be_sent_later() -> None:
+    def late(code: int) -> None:
+        raise TimeoutError("Timed out finishing run.")
+
+    run = WandbRun.__new__(WandbRun)
+    run._run = SimpleNamespace(dir="/runs/s0/wandb/run-7/files", finish=late)
+    with pytest.raises(TimeoutError, match=r"in 120 s, `wandb sync /runs/s0/wandb/run-7` sends the rest"):
+        run.finalize("success")
+
+
+def test_files_become_an_artifact(tmp_path: Path, configure: Configure) -> None:
+    config = configure("logger=wandb").logger
+    send_files(config, tmp_path, "tables-mini", {"main.md": "| a |", "report.html": "<p>"})
+    kept = read_offline(tmp_path)
+    assert kept.artifacts == {"tables-mini": ["main.md", "report.html"]}
+    assert (kept.facts.job_type, kept.exit_code) == ("report", 0)
+
+
+def test_an_artifact_that_is_not_taken_is_said(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def down(**_: Any) -> None:
+        raise wandb.Error("no service")
+
+    monkeypatch.setattr(wandb, "init", down)
+    send_files(configure("logger=wandb").logger, tmp_path, "tables-mini", {"main.md": ""})
+    assert warnings(caplog) == ["W&B did not take the artifact tables-mini (no service)"]
