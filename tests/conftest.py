@@ -1,85 +1,31 @@
-"""Shared fixtures: a tiny BERT made on the spot, so that the fast suite needs no files, no network and little time."""
+"""Shared fixtures."""
 
 import gc
+import json
 import logging
 import os
-import random
-import string
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 import otfkd.__main__
 import otfkd.training.run
 from otfkd.config.composition import load_config
 from otfkd.config.schema import Config
-from otfkd.data.sts import DevTask, Subset, Suite, TestTask
+from otfkd.data.sts import Suite
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import load_encoder
-from tests.cli.commands import Command, Outcome
+from tests.support.callbacks import joined_by
+from tests.support.commands import Command, Outcome
+from tests.support.models import make_model
+from tests.support.recording import Before, Recorder
+from tests.support.texts import make_corpus, make_suite
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
-
-WORDS = [
-    "the", "cat", "dog", "bird", "child", "sat", "ran", "flew", "slept", "on", "over", "under", "mat", "road", "tree",
-    "house", "red", "blue", "big", "small", "old", "new", "and", "then", "slowly", "quickly", "home", "river", "stone",
-    "moon", "garden", "bread", "letter", "song", "window",
-]  # fmt: skip
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-
-
-def make_tokenizer(words: list[str] = WORDS) -> PreTrainedTokenizerFast:
-    """A word-piece tokenizer of some words and all letters, so that no English text is unknown to it."""
-    pieces = [*string.ascii_lowercase, *string.digits, *string.punctuation]
-    vocabulary = dict.fromkeys([*SPECIAL, *words, *pieces, *(f"##{piece}" for piece in pieces)])
-    backend = Tokenizer(models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = processors.TemplateProcessing(
-        "[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    names = {
-        "pad_token": "[PAD]",
-        "unk_token": "[UNK]",
-        "cls_token": "[CLS]",
-        "sep_token": "[SEP]",
-        "mask_token": "[MASK]",
-    }
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)  # type: ignore[no-untyped-call]
-
-
-def make_model(folder: Path, *, width: int = 32, layers: int = 2, words: list[str] = WORDS, seed: int = 0) -> Path:
-    """Write a BERT of random weights, two layers of width 32 unless told, with its tokenizer."""
-    tokenizer = make_tokenizer(words)
-    torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=width, num_hidden_layers=layers, num_attention_heads=2,
-        intermediate_size=2 * width, max_position_embeddings=128, initializer_range=0.2,
-    )  # fmt: skip
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def sentence(rng: random.Random) -> str:
-    """Four to ten words of the tiny vocabulary."""
-    return " ".join(rng.choices(WORDS, k=rng.randint(4, 10)))
-
-
-def make_corpus(path: Path, sentences: int = 60, seed: int = 0) -> Path:
-    """Write distinct random sentences of the tiny vocabulary, one a line."""
-    rng = random.Random(seed)
-    lines: dict[str, None] = {}
-    while len(lines) < sentences:
-        lines[sentence(rng)] = None
-    path.write_text("".join(f"{line}\n" for line in lines))
-    return path
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -100,22 +46,20 @@ def tiny_encoder(tiny_model: Path) -> Encoder:
     return load_encoder(tiny_model, "cls")
 
 
+@pytest.fixture
+def still(tmp_path: Path) -> Path:
+    """A tiny BERT without dropout."""
+    folder = make_model(tmp_path / "still")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text file of 60 distinct sentences."""
     return make_corpus(tmp_path_factory.mktemp("corpus") / "corpus.txt")
-
-
-def make_suite() -> Suite:
-    """Twelve dev and twelve test pairs in the tiny vocabulary."""
-    rng = random.Random(7)
-
-    def pairs() -> tuple[tuple[str, str, float], ...]:
-        return tuple((sentence(rng), sentence(rng), float(grade)) for grade in (0, 1, 2, 3, 4, 5) * 2)
-
-    return Suite(
-        "tiny", DevTask("tiny dev", (Subset("dev", pairs()),)), (TestTask("tiny", (Subset("test", pairs()),)),)
-    )
 
 
 @pytest.fixture
@@ -141,6 +85,14 @@ def overrides(tmp_path: Path, tiny_model: Path, corpus_file: Path, tiny_suite: S
 def configure(overrides: list[str]) -> Callable[..., Config]:
     """Make a validated config from the small run's overrides and some more."""
     return lambda *more: load_config([*overrides, *more])
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    """Records the weights of the runs a test makes, step by step."""
+    recorder = Recorder()
+    with joined_by(recorder, first=[Before(recorder)]):
+        yield recorder
 
 
 @pytest.fixture(scope="session")

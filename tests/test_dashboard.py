@@ -15,8 +15,8 @@ import otfkd
 from otfkd.config.schema import Config
 from otfkd.training.train import train
 from otfkd.training.wandb_run import flat
-from tests.conftest import make_model
-from tests.training.test_loggers import points_of
+from tests.support.logged import points_of
+from tests.support.models import make_model
 
 FILE = Path(otfkd.__file__).parents[1] / "experiments" / "dashboard.py"
 

@@ -11,6 +11,7 @@ import pytest
 import otfkd
 
 PACKAGE = Path(otfkd.__file__).parent
+TESTS = Path(__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "conf" not in path.relative_to(PACKAGE).parts)
 
 # A module may import from its own layer and from those above it in this list.
@@ -93,3 +94,23 @@ def test_a_command_refuses_without_heavy_imports() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_file_is_short_enough_to_read(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 330
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: str(path.relative_to(TESTS)))
+def test_no_test_imports_from_another(path: Path) -> None:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} is a relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    own = {name for name in names if name.split(".")[0] == "tests"}
+    assert {name for name in own if not name.startswith("tests.support.")} == set()
+
+
+def test_what_tests_share_lies_in_one_place() -> None:
+    helpers = {path for path in TESTS.rglob("*.py") if path.name not in ("__init__.py", "conftest.py")}
+    helpers -= set(TESTS.rglob("test_*.py"))
+    assert {path.parent for path in helpers} == {TESTS / "support"}
+    assert list((TESTS / "support").rglob("test_*.py")) == []

@@ -1,13 +1,10 @@
 """Two processes against one; most are forked and find themselves started as by torchrun, which costs no imports."""
 
-import json
 import os
-import pickle
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 import pytest
@@ -20,51 +17,19 @@ from otfkd.base.errors import Interrupted, UserError
 from otfkd.base.hashing import derived_seed
 from otfkd.base.processes import all_gather, any_process, broadcast, own_rows, rank, rank_zero_first
 from otfkd.config.schema import Config
-from otfkd.data.corpus import Corpus
-from otfkd.data.datamodule import OrderedBatches
 from otfkd.distill.mlm import load_masked_language, mask_tokens
-from otfkd.distill.module import Distillation
-from otfkd.distill.teacher import TeacherSlot
-from otfkd.models.encoder import Head
 from otfkd.models.registry import load_encoder
-from otfkd.training.launch import _free_port, cluster, join
+from otfkd.training.launch import cluster, join
 from otfkd.training.run import prepare
 from otfkd.training.train import train
-from tests.conftest import make_model
-from tests.distill.test_mlm import make_masked_model, seeded, words
-from tests.training.test_resume import final, joined_by
-
-TWO = "trainer.devices=2"
-
-
-def in_processes(number: int, folder: Path, action: Callable[[], Any]) -> list[Any]:
-    """What an action gives or raises in each of several processes that train together."""
-    folder.mkdir(exist_ok=True)
-    port = _free_port()
-    children = [forked(place, number, port, folder / str(place), action) for place in range(number)]
-    assert [os.waitpid(child, 0)[1] for child in children] == [0] * number
-    return [pickle.loads((folder / str(place)).read_bytes()) for place in range(number)]
-
-
-def forked(place: int, number: int, port: int, answer: Path, action: Callable[[], Any]) -> int:
-    """One of several processes that train together; what the action gives or raises is pickled into a file."""
-    if child := os.fork():
-        return child
-    code = 1
-    signal.alarm(300)  # a process that waits in vain dies
-    try:
-        os.environ |= {
-            "TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GROUP_RANK": "0",
-            "RANK": str(place), "LOCAL_RANK": str(place), "WORLD_SIZE": str(number),
-        }  # fmt: skip
-        try:
-            result = action()
-        except (Exception, Interrupted) as error:
-            result = error
-        answer.write_bytes(pickle.dumps(result))
-        code = 0
-    finally:
-        os._exit(code)
+from tests.support.callbacks import joined_by
+from tests.support.json_lines import json_lines
+from tests.support.masked_models import make_masked_model, seeded, words
+from tests.support.models import make_model
+from tests.support.processes import TWO, in_processes
+from tests.support.resuming import final
+from tests.support.same_run import assert_same_run
+from tests.support.steps import make_step, step
 
 
 @pytest.fixture
@@ -84,20 +49,6 @@ def together(tmp_path: Path, configure: Callable[..., Config]) -> Callable[..., 
         return in_processes(number, tmp_path / "answers", joined)
 
     return run
-
-
-@pytest.fixture
-def still(tmp_path: Path) -> Path:
-    """A tiny BERT without dropout."""
-    folder = make_model(tmp_path / "still")
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_alone_everything_is_what_it_was() -> None:
@@ -156,36 +107,6 @@ def test_a_users_error_of_the_first_is_everybodys(together: Callable[..., list[A
 
 def test_a_flag_anywhere_is_a_flag_everywhere(together: Callable[..., list[Any]]) -> None:
     assert together(lambda: (any_process(rank() == 1), any_process(False))) == [(True, False)] * 2
-
-
-def make_step(config: Config) -> tuple[Distillation, Any]:
-    """A module whose teacher is another encoder, and the first batch, or this process's share of it."""
-    from otfkd.data.datamodule import Source
-    from otfkd.data.order import Order
-    from otfkd.data.tokens import token_cache
-
-    run = prepare(config)
-    student = run.load_student()
-    assert isinstance(run.data, Corpus)
-    tokens = token_cache(run.data, student.tokenizer, config.data.max_length, run.cache)
-    source = Source(tokens, student.pad_id)
-    slot = TeacherSlot()
-    slot.install(run.load_teachers())
-    torch.manual_seed(1)
-    module = Distillation(student, Head(student.width), slot, config, run.plan)
-    module.trainer = cast(L.Trainer, SimpleNamespace(global_step=0))
-    module.on_fit_start()
-    order = Order(len(tokens), config.data.batch_size, config.seed)
-    return module, OrderedBatches(order, source, [], 1, own_rows(config.data.batch_size))[0]
-
-
-def step(module: Any, own: Distillation, batch: Any) -> dict[str, Any]:
-    """One backward pass: the loss and every gradient."""
-    own.training_step = lambda batch, _: Distillation.training_step(own, batch, 0)  # type: ignore[assignment, method-assign]
-    own.forward = own.training_step  # type: ignore[method-assign]
-    loss = module(batch, 0)
-    loss.backward()
-    return {"loss": loss.item()} | {name: p.grad.tolist() for name, p in own.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize(
@@ -283,30 +204,6 @@ def test_each_process_has_dropout_of_its_own_and_the_first_that_of_a_run_alone(
     ]  # fmt: skip
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    """A run's final weights but for the biases of attention's keys: no loss depends on them, so rounding moves them."""
-    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    return {name: tensor for name, tensor in state.items() if not name.endswith("key.bias")}
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    """Same data, teachers, losses and weights, up to rounding."""
-    # A rotation's facts are of cosines over a temperature of .025, which makes rounding forty times as large.
-    for file, rounding in (("metrics.jsonl", 1e-5), ("rotations.jsonl", 1e-4)):
-        left, right = rows(one / file), rows(other / file)
-        assert [row.keys() for row in left] == [row.keys() for row in right]
-        for expected, found in zip(left, right, strict=True):
-            for key, value in expected.items():
-                if key == "sha256":
-                    continue
-                near = pytest.approx(value, rel=rounding, abs=rounding) if isinstance(value, float) else value
-                assert found[key] == near, (file, expected["step"], key)
-    expected, found = weights(one), weights(other)
-    assert expected.keys() == found.keys()
-    for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-6, msg=name)
-
-
 ROTATING = ("experiment=otfkd", "schedule.every=4", "trainer.max_steps=10", "optimizer.lr=1e-4")
 
 
@@ -348,7 +245,7 @@ def test_the_first_processs_dev_scores_decide_for_all(
     )  # worse and worse elsewhere
     config = configure("experiment=otfkd", "schedule=on_improvement", "teacher.warmup_steps=3", TWO)
     results = in_processes(2, tmp_path / "answers", lambda: train(config))
-    assert [row["step"] for row in rows(results[0].folder / "rotations.jsonl")] == [3, 6, 9]
+    assert [row["step"] for row in json_lines(results[0].folder / "rotations.jsonl")] == [3, 6, 9]
     assert {row.generation for result in results for row in result.rows} == {3}
 
 

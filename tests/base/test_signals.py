@@ -13,7 +13,7 @@ from otfkd.base.signals import stop_flag
 from otfkd.cli.common import exit_with
 from otfkd.config.schema import Config
 from otfkd.training.train import train
-from tests.training.test_resume import final, unclocked
+from tests.support.resuming import final, unclocked
 
 OTHERS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
 

@@ -13,7 +13,7 @@ import otfkd.evaluation.scoring
 from otfkd.config.schema import LoggerConfig
 from otfkd.data.sts import Suite
 from otfkd.runs.rows import read_rows
-from tests.cli.commands import Command, Outcome, assert_refused, finish, start
+from tests.support.commands import Command, Outcome, assert_refused, finish, start
 
 # In processes of their own.
 

@@ -23,9 +23,9 @@ from otfkd.evaluation.sts import similarities, spearman
 from otfkd.models.export import save_encoder
 from otfkd.models.registry import load_encoder
 from otfkd.runs.rows import Row, append_row, read_rows, write_rows
-from tests.cli.commands import Command, Outcome, assert_refused
-from tests.conftest import make_model
-from tests.runs.test_rows import make_row
+from tests.support.commands import Command, Outcome, assert_refused
+from tests.support.models import make_model
+from tests.support.rows import make_row
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 import otfkd.reporting.export
 from otfkd.base.errors import UserError
-from tests.cli.commands import Command
+from tests.support.commands import Command
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import Command
-from tests.reporting.runs import rotation, write_run
+from tests.support.commands import Command
+from tests.support.run_folders import rotation, write_run
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import otfkd.training.train
 from otfkd.evaluation.scoring import score_rows
 from otfkd.runs.folder import locked
 from otfkd.runs.rows import read_rows
-from tests.cli.commands import Command, assert_refused, finish, start
+from tests.support.commands import Command, assert_refused, finish, start
 
 ONE_STEP = ("trainer.max_steps=1", "evaluation.every=null")
 

@@ -13,10 +13,10 @@ from otfkd.config.composition import compose, conf_dir, groups, load_config, opt
 from otfkd.config.identity import config_hash
 from otfkd.config.messages import all_keys
 from otfkd.config.schema import Config, EvaluateConfig, Root
+from tests.support.config_keys import LEAVES
 
 EXPERIMENTS = options("experiment")
 PROFILES = ["null", *options("profile")]
-LEAVES = [key for key in all_keys(Config) if not any(other.startswith(f"{key}.") for other in all_keys(Config))]
 # They say where or how to run, not what.
 MACHINE = {
     "seed", "dry_run", "fresh", "resume", "paths.data_root", "paths.runs", "paths.cache", "logger.name",

@@ -10,7 +10,7 @@ from otfkd.data.collate import Batch, Tokens
 from otfkd.data.corpus import Corpus
 from otfkd.data.datamodule import CorpusData, Source
 from otfkd.data.tokens import token_cache
-from tests.conftest import WORDS, make_tokenizer
+from tests.support.models import WORDS, make_tokenizer
 
 
 def source(path: Path, cache: Path, tokenizer: PreTrainedTokenizerBase) -> Source:

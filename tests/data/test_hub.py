@@ -14,7 +14,7 @@ from otfkd.config.composition import load_config
 from otfkd.config.schema import Config
 from otfkd.data.corpus import find_corpus
 from otfkd.data.sts import load_suite
-from tests.data.senteval import make_senteval
+from tests.support.senteval import make_senteval
 
 Serve = Callable[[Path | Exception], list[tuple[str, str]]]
 

@@ -12,7 +12,7 @@ from otfkd.data.datamodule import LabelledData, Source
 from otfkd.data.labelled import Examples, Kind, load_examples
 from otfkd.data.sts import DevTask, Subset, TestTask
 from otfkd.data.tokens import token_cache
-from tests.conftest import make_tokenizer
+from tests.support.models import make_tokenizer
 
 Load = Callable[..., Examples]
 

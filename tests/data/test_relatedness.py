@@ -7,7 +7,7 @@ import pytest
 
 from otfkd.base.errors import UserError
 from otfkd.data.relatedness import RelatednessTask, checksum, load_relatedness
-from tests.data.senteval import grade, make_senteval
+from tests.support.senteval import grade, make_senteval
 
 SIZES = {"STS-B": (5749, 1500, 1379), "SICK-R": (4500, 500, 4927)}
 TRAIN = "STS/STSBenchmark/sts-train.csv"

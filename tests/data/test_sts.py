@@ -11,7 +11,8 @@ from otfkd.base.errors import UserError
 from otfkd.config.composition import load_config
 from otfkd.config.schema import EvaluationConfig
 from otfkd.data.sts import DevTask, Suite, Task, TestTask, load_stsb, load_suite
-from tests.data.senteval import YEARS, grade, make_senteval
+from tests.support.edits import Change, line
+from tests.support.senteval import YEARS, grade, make_senteval
 
 SIZES = {
     "STS12": 3108, "STS13": 1500, "STS14": 3750, "STS15": 3000, "STS16": 1186, "STS-B": 1379, "SICK-R": 4927,
@@ -131,20 +132,6 @@ def test_the_checksum_sees_every_file(root: Path, suite: Suite, changed: str) ->
     lines[7] = lines[7].replace("0.7", "0.8").replace("0.6", "0.8").replace("left", "changed")
     path.write_text("\n".join(lines))
     assert load(root).checksum != suite.checksum
-
-
-Change = Callable[[list[str]], list[str]]
-
-
-def line(number: int, old: str, new: str) -> Change:
-    """A change of one line, counted from 1; it must be there to be changed."""
-
-    def change(lines: list[str]) -> list[str]:
-        assert old in lines[number - 1]
-        lines[number - 1] = lines[number - 1].replace(old, new)
-        return lines
-
-    return change
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from otfkd.base.hashing import sha256_file
 from otfkd.data import tokens
 from otfkd.data.corpus import Corpus
 from otfkd.data.tokens import TokenCache, fingerprint_tokenizer, prompt_length, token_cache
-from tests.conftest import WORDS, make_tokenizer
+from tests.support.models import WORDS, make_tokenizer
 
 LINES = ["the cat sat on the mat", "", "a dog", "the big red house stood over the old road and the river"]
 SENTENCES = [line for line in LINES if line]

@@ -8,6 +8,7 @@ import pytest
 
 from otfkd.base.errors import UserError
 from otfkd.data.transfer import NAMES, PLACEHOLDER, Example, TransferName, TransferTask, checksum, load_transfer
+from tests.support.edits import Change, line
 
 # Train, dev and test examples, and how many of all are of each class, as published.
 SIZES: dict[TransferName, tuple[int, int, int]] = {
@@ -205,20 +206,6 @@ def test_the_checksum_sees_labels(tasks: dict[str, TransferTask]) -> None:
     first = Example(task.train[0].texts, 1 - task.train[0].label)
     changed = TransferTask(task.name, (first, *task.train[1:]), task.dev, task.test, task.blank)
     assert checksum([task]) != checksum([changed])
-
-
-Change = Callable[[list[str]], list[str]]
-
-
-def line(number: int, old: str, new: str) -> Change:
-    """A change of one line, counted from 1; it must be there to be changed."""
-
-    def change(lines: list[str]) -> list[str]:
-        assert old in lines[number - 1]
-        lines[number - 1] = lines[number - 1].replace(old, new)
-        return lines
-
-    return change
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from otfkd.distill.candidates import Candidates
 from otfkd.distill.snapshots import SnapshotCache
-from tests.distill.schedules import make_schedule
+from tests.support.schedules import make_schedule
 
 
 class Student(nn.Module):

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import otfkd.training.run
 from otfkd.base.errors import UserError
@@ -17,7 +16,8 @@ from otfkd.distill.checkpoints import Checkpoints, WholeFiles
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import load_encoder
 from otfkd.training.train import train
-from tests.conftest import make_suite
+from tests.support.texts import make_suite
+from tests.support.weights import same
 
 CHECKPOINT = {
     "state_dict": {"a": torch.arange(6.0), "b": torch.ones(2, 2, dtype=torch.bfloat16)},
@@ -46,10 +46,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, corpus_file
 def break_off_half_way(checkpoint: dict[str, Any], path: Path) -> None:
     path.write_bytes(b"half of a file")
     raise OSError("No space left on device")
-
-
-def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
 # Files

@@ -19,10 +19,11 @@ from otfkd.distill.module import Distillation
 from otfkd.evaluation.scoring import dev_score
 from otfkd.finetune.module import FineTuning
 from otfkd.training.train import train
-from tests.base.test_processes import TWO, in_processes
-from tests.conftest import make_model
-from tests.distill.recording import Recorder, same
-from tests.training.test_resume import final, stop_after, unclocked
+from tests.support.models import make_model
+from tests.support.processes import TWO, in_processes
+from tests.support.recording import Recorder
+from tests.support.resuming import final, stop_after, unclocked
+from tests.support.weights import same
 
 SKIP = "trainer.on_nonfinite=skip"
 Spoil = Callable[..., None]

@@ -17,11 +17,10 @@ from otfkd.distill.teacher import TeacherSlot
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import load_encoder
 from otfkd.training.train import train
-from tests.base.test_processes import assert_same_run, make_step, step, still
-from tests.conftest import make_model
-from tests.distill.test_mlm import make_masked_model, words
-
-__all__ = ["still"]  # a fixture
+from tests.support.masked_models import make_masked_model, words
+from tests.support.models import make_model
+from tests.support.same_run import assert_same_run
+from tests.support.steps import make_step, step
 
 Configure = Callable[..., Config]
 

@@ -1,35 +1,18 @@
 """Masking as BERT does it, and the pretrained head over the student's own backbone."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import BertConfig, BertForMaskedLM, RobertaConfig, RobertaForMaskedLM
 
 from otfkd.base.errors import UserError
-from otfkd.data.collate import Tokens, pad
+from otfkd.data.collate import pad
 from otfkd.distill.mlm import MaskedLanguage, load_masked_language, mask_tokens
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import load_encoder
-from tests.conftest import SPECIAL, make_tokenizer
-
-TOKENIZER = make_tokenizer()
-SIZES: dict[str, Any] = {
-    "vocab_size": len(TOKENIZER), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "intermediate_size": 64, "initializer_range": 0.2, "pad_token_id": 0,
-}  # fmt: skip
-KINDS: dict[str, Any] = {"bert": (BertForMaskedLM, BertConfig), "roberta": (RobertaForMaskedLM, RobertaConfig)}
-
-
-def make_masked_model(folder: Path, kind: str = "bert") -> Path:
-    """Write a masked language model of random weights: two layers of width 32, its head included."""
-    torch.manual_seed(0)
-    model, config = KINDS[kind]
-    model(config(**SIZES)).save_pretrained(folder)
-    TOKENIZER.save_pretrained(folder)
-    return folder
+from tests.support.masked_models import KINDS, TOKENIZER, make_masked_model, seeded, words
+from tests.support.models import SPECIAL
 
 
 @pytest.fixture(params=KINDS)
@@ -52,20 +35,9 @@ def mlm(folder: Path, student: Encoder) -> MaskedLanguage:
     return load_masked_language(folder, student, 0.15)
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def loss_of(mlm: MaskedLanguage, seed: int = 0) -> Tensor:
     loss: Tensor = mlm(words(seed=seed), seeded(seed))
     return loss
-
-
-def words(rows: int = 8, length: int = 12, seed: int = 0) -> Tokens:
-    """Random words between [CLS] and [SEP], the last row shorter."""
-    ids = torch.randint(len(SPECIAL), len(TOKENIZER), (rows, length), generator=seeded(seed))
-    ids[:, 0], ids[:, -1] = 2, 3
-    return pad([*ids[:-1].tolist(), ids[-1, :5].tolist()], 0)
 
 
 # Masking

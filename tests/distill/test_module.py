@@ -1,6 +1,5 @@
 """What a training step makes of the objective, on real runs of the tiny BERT."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,16 +7,17 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from torch import Tensor
 
-import otfkd.training.train
 from otfkd.base.errors import Interrupted, UserError
 from otfkd.config.schema import Config
 from otfkd.distill.module import Distillation
 from otfkd.training.train import train
-from tests.conftest import make_model
-from tests.distill.test_mlm import make_masked_model
-from tests.training.test_resume import final, stop_after
+from tests.support.callbacks import joined_by
+from tests.support.json_lines import metrics
+from tests.support.masked_models import make_masked_model
+from tests.support.models import make_model
+from tests.support.resuming import final, stop_after
+from tests.support.weights import same
 
 Configure = Callable[..., Config]
 SHORT = ("trainer.max_steps=4", "evaluation.every=null")
@@ -26,15 +26,6 @@ SHORT = ("trainer.max_steps=4", "evaluation.every=null")
 def last(folder: Path) -> dict[str, Any]:
     checkpoint: dict[str, Any] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     return checkpoint
-
-
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in rows if "loss" in row]
-
-
-def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
 @pytest.fixture
@@ -194,14 +185,13 @@ class Installed(L.Callback):
             module.teacher.first_installed = module.teacher.installed = 2
 
 
-def test_a_ramp_counts_from_what_the_slot_says(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = otfkd.training.train._trainer
-    monkeypatch.setattr(otfkd.training.train, "_trainer", lambda config, given: original(config, [*given, Installed()]))
+def test_a_ramp_counts_from_what_the_slot_says(configure: Configure) -> None:
     run = configure(
         "experiment=otfkd", "schedule=at", "schedule.at=[2]", "teacher.warmup_steps=2", "objective.kd_ramp=rotation",
         "objective.kd_ramp_steps=2", "trainer.max_steps=6",
     )  # fmt: skip
-    rows = metrics(train(run).folder)
+    with joined_by(Installed()):
+        rows = metrics(train(run).folder)
     assert [row.get("kd_weight") for row in rows] == [None, None, 0.0, 0.5, 1.0, 1.0]
 
 

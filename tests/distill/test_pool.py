@@ -11,7 +11,7 @@ from torch import nn
 from otfkd.distill.pool import Pool
 from otfkd.distill.snapshots import SnapshotCache
 from otfkd.distill.teacher import TeacherSlot
-from tests.distill.schedules import make_schedule
+from tests.support.schedules import make_schedule
 
 DEVS = [70.0, 72.5, 71.0, 75.0, 74.0, 60.0]
 EXTERNAL_DEVS = {"A": 73.0, "B": 69.0}

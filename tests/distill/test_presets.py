@@ -12,8 +12,9 @@ import otfkd.training.train
 from otfkd.config.composition import options
 from otfkd.config.schema import Config
 from otfkd.training.train import train
-from tests.conftest import make_model
-from tests.distill.recording import Recorder, Weights, close, same
+from tests.support.models import make_model
+from tests.support.recording import Recorder
+from tests.support.weights import Weights, close, same
 
 STEPS = 12
 Member = tuple[float, Weights]  # a share of the target and who has it

@@ -29,9 +29,11 @@ from otfkd.distill.objective import Student, Terms, objective
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.models.registry import load_encoder
 from otfkd.training.train import train
-from tests.conftest import make_model
-from tests.distill.recording import Recorder, Weights, same
-from tests.training.test_resume import final
+from tests.support.callbacks import joined_by
+from tests.support.models import make_model
+from tests.support.recording import Recorder
+from tests.support.resuming import final
+from tests.support.weights import Weights, same
 
 Script = Callable[[dict[int, float]], None]
 
@@ -367,12 +369,9 @@ class Poison(L.Callback):
 def test_weights_that_are_not_finite_never_teach(
     configure: Callable[..., Config], recorder: Recorder, monkeypatch: pytest.MonkeyPatch, source: list[str]
 ) -> None:
-    recorded = otfkd.training.train._trainer
-    monkeypatch.setattr(
-        otfkd.training.train, "_trainer", lambda config, callbacks: recorded(config, [Poison(), *callbacks])
-    )
     monkeypatch.setattr(otfkd.training.train, "dev_score", lambda *_: float(recorder.now))
-    folder = train(configure("experiment=otfkd", "schedule.every=3", *source)).folder
+    with joined_by(first=[Poison()]):
+        folder = train(configure("experiment=otfkd", "schedule.every=3", *source)).folder
     best = "best" in source[0]  # of steps 4 to 6 it takes the last that was finite
     assert steps(folder) == ([3, 6] if best else [3])
     refused = rotations(folder, "refused")

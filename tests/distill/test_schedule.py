@@ -10,7 +10,7 @@ import pytest
 from otfkd.base.errors import UserError
 from otfkd.config.schema import Config
 from otfkd.distill.schedule import Plan, make_plan, multiples, plan_schedule
-from tests.distill.schedules import make_schedule
+from tests.support.schedules import make_schedule
 
 FIXED = ["teacher=folder", "objective=distill"]
 SELF = ["teacher=self", "objective=distill"]

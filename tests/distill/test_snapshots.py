@@ -18,6 +18,7 @@ from otfkd.base.errors import UserError
 from otfkd.distill import snapshots
 from otfkd.distill.snapshots import Snapshot, SnapshotCache
 from otfkd.models.encoder import Encoder
+from tests.support.weights import same
 
 
 @pytest.fixture
@@ -34,10 +35,6 @@ def save(cache: SnapshotCache, encoder: Module, step: int, dev: float | None = N
     snapshot = cache.save(encoder.state_dict(), step, dev, kind)
     cache.join()
     return snapshot
-
-
-def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
 def train_on(encoder: Encoder) -> None:

@@ -13,7 +13,8 @@ from otfkd.data.collate import Batch, Tokens, pad
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import load_encoder
-from tests.conftest import WORDS, make_model
+from tests.support.models import WORDS, make_model
+from tests.support.weights import same
 
 
 def tokens_of(encoder: Encoder, sentences: list[str]) -> Tokens:
@@ -64,10 +65,6 @@ def taught(slot: TeacherSlot, batch: Batch) -> Tensor:
 
 def copies(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
-
-
-def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
 def disturb(module: nn.Module) -> None:

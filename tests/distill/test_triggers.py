@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from otfkd.distill.triggers import DevWatch
-from tests.distill.schedules import make_schedule
+from tests.support.schedules import make_schedule
 
 SEQUENCES = list(product([1.0, 2.0, 3.0], repeat=4))
 

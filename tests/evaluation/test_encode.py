@@ -14,7 +14,7 @@ from otfkd.data.collate import pad
 from otfkd.evaluation.encode import encode
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import load_encoder
-from tests.conftest import WORDS, make_model
+from tests.support.models import WORDS, make_model
 
 POOLERS: tuple[Pooler, ...] = get_args(Pooler)
 RNG = random.Random(0)

@@ -30,8 +30,8 @@ from otfkd.tables.table import Table
 from otfkd.tables.tabulate import build_table
 from otfkd.tables.terminal import scores
 from otfkd.training.run import prepare
-from tests.conftest import sentence
-from tests.data.senteval import make_senteval
+from tests.support.senteval import make_senteval
+from tests.support.texts import sentence
 
 
 def examples(rng: random.Random, number: int, texts: int) -> tuple[Example, ...]:

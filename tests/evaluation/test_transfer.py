@@ -27,7 +27,7 @@ from otfkd.evaluation.transfer import (
 )
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import find_model, load_encoder
-from tests.conftest import WORDS
+from tests.support.models import WORDS
 
 Rows = NDArray[np.int64]
 ADAM = Recipe("adam", batch_size=16, tenacity=2, epoch_size=2, seed=1111)

@@ -1,7 +1,6 @@
 """Field reports about data, loggers, sweeps and processes, as in docs/field-reports.md."""
 
 import contextlib
-import json
 import os
 import pickle
 import shutil
@@ -27,15 +26,12 @@ from otfkd.base.signals import stop_flag
 from otfkd.config.schema import Config
 from otfkd.evaluation.scoring import dev_score
 from otfkd.training.train import train
-from tests.base.test_processes import TWO, in_processes
-from tests.cli.commands import Command, assert_refused
-from tests.distill.recording import Recorder
+from tests.support.callbacks import joined_by
+from tests.support.commands import Command, assert_refused
+from tests.support.processes import TWO, in_processes
+from tests.support.recording import Recorder
 
 SHORT = ("trainer.max_steps=2", "evaluation.every=null")
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 OFFLINE = """
@@ -230,10 +226,10 @@ def test_b27_ranks_have_different_teachers(configure: Callable[..., Config], tmp
     """Each process saves, looks up and loads snapshots by itself, and they end with different ones."""
 
     def part() -> Any:
-        recorder, original = Recorder(), otfkd.training.train._trainer
-        otfkd.training.train._trainer = lambda config, callbacks: original(config, [*callbacks, recorder])
+        recorder = Recorder()
         slots: dict[int, list[str]] = {}
-        result = train(configure("experiment=otfkd", "schedule.every=2", "trainer.max_steps=5", TWO))
+        with joined_by(recorder):
+            result = train(configure("experiment=otfkd", "schedule.every=2", "trainer.max_steps=5", TWO))
         for step, members in recorder.members.items():
             slots[step] = [fingerprint(member) for member in members]
         return result.folder, slots

@@ -1,7 +1,7 @@
 """Field reports about training, as in docs/field-reports.md; what other tests hold already is not repeated here."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,43 +12,41 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, DistilBertConfig, DistilBertModel
 
-import otfkd.training.train
 from otfkd.base.errors import Interrupted, UserError
 from otfkd.config.schema import Config
 from otfkd.distill.checkpoints import Checkpoints
 from otfkd.distill.module import Distillation
 from otfkd.models.registry import load_encoder
 from otfkd.training.train import train
-from tests.conftest import make_corpus, make_model, make_tokenizer
-from tests.distill.conftest import recorder
-from tests.distill.recording import Recorder, same
-from tests.training.test_resume import final, stop_after
-
-__all__ = ["recorder"]  # a fixture
+from tests.support.callbacks import joined_by
+from tests.support.json_lines import json_lines
+from tests.support.models import make_model, make_tokenizer
+from tests.support.recording import Recorder
+from tests.support.resuming import final, stop_after
+from tests.support.texts import make_corpus
+from tests.support.weights import same
 
 Watch = Callable[[Callable[[L.Trainer, Distillation, Any], None]], None]
 
 
+class Look(L.Callback):
+    """Does something before each micro-batch."""
+
+    def __init__(self) -> None:
+        self.looks: list[Callable[[L.Trainer, Distillation, Any], None]] = []
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        assert isinstance(module, Distillation)
+        for look in self.looks:
+            look(trainer, module, batch)
+
+
 @pytest.fixture
-def each_batch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+def each_batch() -> Iterator[Watch]:
     """Do something before each micro-batch of the runs that a test makes."""
-
-    def watch(look: Callable[[L.Trainer, Distillation, Any], None]) -> None:
-        class Look(L.Callback):
-            def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, _: int) -> None:
-                assert isinstance(module, Distillation)
-                look(trainer, module, batch)
-
-        original = otfkd.training.train._trainer
-        monkeypatch.setattr(
-            otfkd.training.train, "_trainer", lambda config, callbacks: original(config, [Look(), *callbacks])
-        )
-
-    return watch
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    watching = Look()
+    with joined_by(first=[watching]):
+        yield watching.looks.append
 
 
 def test_b01_a_frozen_teacher_wakes_up_after_validation(configure: Callable[..., Config], each_batch: Watch) -> None:
@@ -133,7 +131,7 @@ def test_b03_the_teacher_after_a_resume_is_not_the_one_that_was_in_use(
         assert expected is not None and found is not None
         assert same(found, expected), step
     for folder in (straight, resumed):
-        assert [row["step"] for row in rows(folder / "rotations.jsonl")] == [3, 6, 9]
+        assert [row["step"] for row in json_lines(folder / "rotations.jsonl")] == [3, 6, 9]
 
 
 def test_b04_a_resume_amid_an_epoch_repeats_sentences_and_scores(
@@ -155,7 +153,8 @@ def test_b04_a_resume_amid_an_epoch_repeats_sentences_and_scores(
     resumed = train(configure(*run)).folder
     assert seen == expected
     scored = [
-        [(row["step"], row["dev"]) for row in rows(f / "metrics.jsonl") if "dev" in row] for f in (straight, resumed)
+        [(row["step"], row["dev"]) for row in json_lines(f / "metrics.jsonl") if "dev" in row]
+        for f in (straight, resumed)
     ]
     assert [step for step, _ in scored[0]] == [3, 6, 9, 10]
     assert scored[0] == scored[1]
@@ -166,12 +165,12 @@ def test_b06_every_n_steps_counts_batches(configure: Callable[..., Config], tmp_
     """Evaluation counts micro-batches where checkpoints count optimizer steps, and a small corpus has too few."""
     few = ("evaluation.every=2", "schedule.every=3", "trainer.accumulate=4", "trainer.max_steps=8")
     folder = train(configure("experiment=otfkd", *few)).folder
-    assert [row["step"] for row in rows(folder / "metrics.jsonl") if "dev" in row] == [2, 4, 6, 8]
-    assert [row["step"] for row in rows(folder / "metrics.jsonl") if "loss" in row] == list(range(1, 9))
-    assert [row["step"] for row in rows(folder / "rotations.jsonl")] == [3, 6]
+    assert [row["step"] for row in json_lines(folder / "metrics.jsonl") if "dev" in row] == [2, 4, 6, 8]
+    assert [row["step"] for row in json_lines(folder / "metrics.jsonl") if "loss" in row] == list(range(1, 9))
+    assert [row["step"] for row in json_lines(folder / "rotations.jsonl")] == [3, 6]
     small = make_corpus(tmp_path / "twenty.txt", 20)
     folder = train(configure(f"data.path={small}", "evaluation.every=125", "trainer.max_steps=10")).folder
-    assert [row["step"] for row in rows(folder / "metrics.jsonl") if "dev" in row] == [10]
+    assert [row["step"] for row in json_lines(folder / "metrics.jsonl") if "dev" in row] == [10]
 
 
 def without_dropout(folder: Path) -> Path:
@@ -189,7 +188,7 @@ def test_b09_half_precision_overflows_in_similarities(configure: Callable[..., C
     given = (f"model={model}", f"teacher={model}", "teacher.pooler=cls", f"data.path={corpus}", "data.batch_size=64")
     same_twice = ("objective.kd=kl", "objective.temperature_student=0.05", "model.head=false", "optimizer.lr=1e-12")
     run = ("experiment=distill_static", *given, *same_twice, "precision=bfloat16", "trainer.max_steps=5")
-    losses = [row for row in rows(train(configure(*run)).folder / "metrics.jsonl") if "loss" in row]
+    losses = [row for row in json_lines(train(configure(*run)).folder / "metrics.jsonl") if "loss" in row]
     assert len(losses) == 5
     assert all(-1e-6 <= row["kd"] < 1e-6 for row in losses)  # a student that is its teacher, to the last digit
     assert all(0 < row["info_nce"] < 100 and 0 < row["grad_norm"] < 1e3 for row in losses)
@@ -205,7 +204,7 @@ def test_b10_a_last_batch_of_one_and_accumulated_negatives(
     result = train(configure(*run))
     assert len(seen) == 12
     assert all(len(set(lines)) == 4 for lines in seen)
-    assert all(row["info_nce"] > 0 for row in rows(result.folder / "metrics.jsonl") if "loss" in row)
+    assert all(row["info_nce"] > 0 for row in json_lines(result.folder / "metrics.jsonl") if "loss" in row)
     assert "negatives  3 per anchor (accumulation adds none)\n" in result.plan
 
 

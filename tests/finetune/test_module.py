@@ -28,9 +28,10 @@ from otfkd.tables.tabulate import build_table
 from otfkd.tables.terminal import scores
 from otfkd.training.run import prepare
 from otfkd.training.train import train
-from tests.conftest import make_model, sentence
-from tests.tables.published import make_spec
-from tests.training.test_resume import final, stop_after, unclocked
+from tests.support.models import make_model
+from tests.support.published import make_spec
+from tests.support.resuming import final, stop_after, unclocked
+from tests.support.texts import sentence
 
 OBJECTIVES = ("supervised_simcse", "cosent", "cosine_regression", "softmax")
 STEPS = ("trainer.max_steps=3", "evaluation.every=null")

@@ -24,9 +24,10 @@ from otfkd.evaluation.encode import encode
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import load_encoder
 from otfkd.training.train import train
-from tests.cli.commands import Command, assert_refused
-from tests.conftest import make_corpus, make_model, make_tokenizer
-from tests.training.test_resume import final
+from tests.support.commands import Command, assert_refused
+from tests.support.models import make_model, make_tokenizer
+from tests.support.resuming import final
+from tests.support.texts import make_corpus
 
 SHORT = ("trainer.max_steps=2", "evaluation.every=null")
 

@@ -10,7 +10,7 @@ import pytest
 
 from otfkd.config.composition import load_config
 from otfkd.training.train import train
-from tests.training.test_resume import plain
+from tests.support.resuming import plain
 
 Jobs = dict[str, tuple[str, ...]]
 

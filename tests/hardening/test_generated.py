@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 import otfkd.training.run
 from otfkd.config.composition import quoted
 from otfkd.data.sts import load_suite
-from tests.cli.commands import Command
-from tests.config.test_schema import LEAVES
-from tests.data.senteval import make_senteval
-from tests.hardening.driving import assert_ends_well
+from tests.support.commands import Command
+from tests.support.config_keys import LEAVES
+from tests.support.endings import assert_ends_well
+from tests.support.senteval import make_senteval
 
 pytestmark = pytest.mark.slow
 

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import lightning as L
 import pytest
 
-import otfkd.training.train
 from otfkd.config.schema import Config
 from otfkd.training.train import train
-from tests.conftest import make_model
+from tests.support.callbacks import joined_by
+from tests.support.models import make_model
 
 STEPS, EVERY = 20_050, 100  # a rotation at the last step would be skipped
 
@@ -41,7 +41,7 @@ def state(folder: Path) -> State:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="there is no /proc")
 def test_memory_open_files_and_folder_stay_flat_over_20000_steps_and_200_rotations(
-    configure: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    configure: Callable[..., Config], tmp_path: Path
 ) -> None:
     seen: dict[int, State] = {}
 
@@ -51,15 +51,13 @@ def test_memory_open_files_and_folder_stay_flat_over_20000_steps_and_200_rotatio
                 (folder,) = tmp_path.glob("runs/otfkd/*/s0")
                 seen[trainer.global_step] = state(folder)
 
-    original = otfkd.training.train._trainer
-    monkeypatch.setattr(
-        otfkd.training.train, "_trainer", lambda config, callbacks: original(config, [*callbacks, Look()])
-    )
     model = make_model(tmp_path / "model", width=8, layers=1)
-    result = train(configure(
+    config = configure(
         f"model={model}", "experiment=otfkd", f"schedule.every={EVERY}", f"trainer.max_steps={STEPS}",
         "data.batch_size=4", "data.max_length=8", "evaluation.every=500", "trainer.checkpoint_every=250",
-    ))  # fmt: skip
+    )  # fmt: skip
+    with joined_by(Look()):
+        result = train(config)
 
     rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, STEPS + 1))

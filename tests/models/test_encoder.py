@@ -11,7 +11,7 @@ from otfkd.config.schema import Pooler
 from otfkd.data.collate import pad
 from otfkd.models.encoder import Encoder, Head, evaluating
 from otfkd.models.registry import load_encoder
-from tests.conftest import WORDS, make_model
+from tests.support.models import WORDS, make_model
 
 
 @pytest.mark.parametrize(("pooler", "head"), [("cls", True), ("mean", True), ("cls_head", False)])

@@ -14,7 +14,7 @@ from otfkd.models import export
 from otfkd.models.encoder import Encoder
 from otfkd.models.export import save_encoder
 from otfkd.models.registry import fingerprint_model, load_encoder, saved_pooler
-from tests.conftest import WORDS, make_model
+from tests.support.models import WORDS, make_model
 
 POOLERS: tuple[Pooler, ...] = get_args(Pooler)
 LENGTHS = (1, 30, 2, 9, 4)

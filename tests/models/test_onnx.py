@@ -16,7 +16,8 @@ from otfkd.models import onnx as module
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.onnx import check_onnx, write_onnx
 from otfkd.models.registry import load_encoder
-from tests.conftest import make_model, sentence
+from tests.support.models import make_model
+from tests.support.texts import sentence
 
 SIZES = ((1, 3), (1, 40), (5, 2), (2, 5), (7, 12))
 

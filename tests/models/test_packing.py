@@ -24,7 +24,7 @@ from otfkd.data.collate import Tokens, pad
 from otfkd.models.encoder import Encoder
 from otfkd.models.packing import Packing, enable_packing, only_padded, packs
 from otfkd.models.registry import load_encoder
-from tests.conftest import make_tokenizer
+from tests.support.models import make_tokenizer
 
 SHAPE = {
     "vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64,

@@ -18,7 +18,7 @@ from otfkd.config.schema import Pooler
 from otfkd.data.collate import pad
 from otfkd.models import registry
 from otfkd.models.registry import find_model, fingerprint_model, load_encoder, saved_pooler
-from tests.conftest import make_tokenizer
+from tests.support.models import make_tokenizer
 
 TOKENS = pad([[2, 7, 8, 9, 3], [2, 10, 3]], 0)
 

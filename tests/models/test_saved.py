@@ -20,7 +20,7 @@ from otfkd.evaluation.encode import encode
 from otfkd.models.export import save_encoder
 from otfkd.models.registry import fingerprint_model, load_encoder
 from otfkd.models.saved import saved_length, saved_prompts
-from tests.conftest import WORDS
+from tests.support.models import WORDS
 
 SENTENCES = ["the cat sat on the mat", "a dog", "The Old RIVER", " ".join(WORDS), "moon"]
 PROMPT = "small song: "

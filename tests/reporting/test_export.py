@@ -17,7 +17,7 @@ from otfkd.base.errors import UserError
 from otfkd.config.schema import Config
 from otfkd.reporting.export import check_repository, export, push
 from otfkd.training.train import train
-from tests.conftest import WORDS
+from tests.support.models import WORDS
 
 SENTENCES = [" ".join(WORDS[:length]) for length in (1, 30, 2, 9)]
 

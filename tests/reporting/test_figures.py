@@ -15,7 +15,7 @@ from otfkd.base.errors import UserError
 from otfkd.reporting.figures import agreement, curves
 from otfkd.reporting.methods import read_methods
 from otfkd.reporting.style import LOOKS, looks, save
-from tests.reporting.runs import rotation, write_run
+from tests.support.run_folders import rotation, write_run
 
 STEPS = (10, 20, 30, 40)
 OTFKD = ((70.0, 74.0, 73.0, 72.0), (72.0, 71.0, 75.0, 76.0))

@@ -6,7 +6,7 @@ import pytest
 
 from otfkd.base.errors import UserError
 from otfkd.reporting.methods import read_methods, shared_moments
-from tests.reporting.runs import rotation, write_run
+from tests.support.run_folders import rotation, write_run
 
 DEV = {5: 70.0, 10: 72.0}
 

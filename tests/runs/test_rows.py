@@ -2,35 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from otfkd.runs.rows import Row, append_row, read_rows, write_rows
-
-ENVIRONMENT = {
-    "git_revision": "0123456789abcdef0123456789abcdef01234567",
-    "versions": {"python": "3.11.9", "otfkd": "0.1.0", "torch": "2.13.0", "transformers": "5.20.0"},
-    "device": "x86_64",
-    "threads": 1,
-    "cpus": 2,
-    "system": "Linux-test",
-}
-
-
-def make_row(all_scores: dict[str, float] | None = None, **changes: Any) -> Row:
-    """A valid test row with these 'all' scores."""
-    found = all_scores or {"tiny": 50.0}
-    values: dict[str, Any] = {
-        "name": "simcse", "seed": 0, "split": "test", "checkpoint": "selected", "step": 9, "generation": 2,
-        "pooler": "cls",
-        "scores": {task: {"all": score, "mean": score, "wmean": score, "pairs": 12} for task, score in found.items()},
-        "average": sum(found.values()) / len(found), "protocol": "cosine, 128 tokens", "suite": "tiny",
-        "suite_sha256": "5" * 64, "weights_sha256": "abcdef01" * 8, "config_hash": "0123456789",
-        "teacher_sha256": None, "environment": ENVIRONMENT,
-    }  # fmt: skip
-    return Row(**{**values, **changes})
+from otfkd.runs.rows import append_row, read_rows, write_rows
+from tests.support.rows import make_row
 
 
 def test_rows_round_trip(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from otfkd.base.errors import UserError
 from otfkd.evaluation.transfer import PROTOCOLS
 from otfkd.runs.rows import Row
 from otfkd.tables.columns import COSTS, cost_columns, score_columns, total_forwards
-from tests.runs.test_rows import make_row
-from tests.tables.published import make_cost
+from tests.support.published import make_cost
+from tests.support.rows import make_row
 
 
 def transfer_row(protocol: str) -> Row:

@@ -13,7 +13,7 @@ from otfkd.config.composition import load_config, options, tables_dir
 from otfkd.config.schema import Config
 from otfkd.tables.definition import load_table, profile_note, table_names
 from otfkd.tables.jobs import plan_jobs
-from tests.tables.published import ROWS, SWEPT, make_spec
+from tests.support.published import ROWS, SWEPT, make_spec
 
 STS = {"STS12", "STS13", "STS14", "STS15", "STS16", "STS-B", "SICK-R", "average"}
 TRANSFER = {"MR", "CR", "SUBJ", "MPQA", "SST2", "TREC", "MRPC", "average"}

@@ -18,8 +18,8 @@ from otfkd.models.registry import fingerprint_model
 from otfkd.runs.rows import Row
 from otfkd.tables.jobs import Job, Outcome, plan_jobs, run_jobs
 from otfkd.tables.published import tabulated
-from tests.runs.test_rows import make_row
-from tests.tables.published import ROWS, make_spec
+from tests.support.published import ROWS, make_spec
+from tests.support.rows import make_row
 
 OTFKD = {**ROWS[2], "overrides": ["schedule.every=2"]}
 

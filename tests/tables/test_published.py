@@ -6,7 +6,7 @@ import pytest
 
 from otfkd.base.errors import UserError
 from otfkd.tables.published import Published, publish, read_published, tabulated
-from tests.tables.published import make_spec, published, rows_of
+from tests.support.published import make_spec, published, rows_of
 
 
 def from_runs(runs: Path, made: list[Published]) -> list[Published]:

@@ -16,8 +16,8 @@ from otfkd.tables.definition import TableSpec
 from otfkd.tables.drawings import drawings
 from otfkd.tables.published import Published, publish, read_published, tabulated
 from otfkd.tables.report import report
-from tests.runs.test_rows import make_row
-from tests.tables.published import ROWS, SWEPT, make_cost, make_spec, published, rows_of
+from tests.support.published import ROWS, SWEPT, make_cost, make_spec, published, rows_of
+from tests.support.rows import make_row
 
 VOID = {"meta", "br", "path", "use", "rect", "circle"}
 SPEC = make_spec(

@@ -19,7 +19,7 @@ from otfkd.runs.rows import Cost
 from otfkd.tables.jobs import Job, filled, plan_jobs, run_jobs
 from otfkd.tables.status import JobStatus, commands, job_states, overview, slurm_array
 from otfkd.training.train import train
-from tests.tables.published import ROWS, make_cost, make_spec
+from tests.support.published import ROWS, make_cost, make_spec
 
 OTFKD = {**ROWS[2], "overrides": ["schedule.every=2"]}
 ROWS_HERE = [ROWS[1], OTFKD]

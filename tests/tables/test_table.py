@@ -10,7 +10,7 @@ import pytest
 from otfkd.tables.definition import QuotedSpec
 from otfkd.tables.table import MISSING, Cell, Line, Part, Table
 from otfkd.tables.terminal import scores
-from tests.runs.test_rows import make_row
+from tests.support.rows import make_row
 
 
 def cell(*values: float, better: bool = False) -> Cell:

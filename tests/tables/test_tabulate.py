@@ -12,8 +12,8 @@ from otfkd.runs.rows import Row
 from otfkd.tables.columns import COSTS
 from otfkd.tables.table import Table
 from otfkd.tables.tabulate import build_table
-from tests.runs.test_rows import make_row
-from tests.tables.published import ROWS, make_cost, make_spec, rows_of
+from tests.support.published import ROWS, make_cost, make_spec, rows_of
+from tests.support.rows import make_row
 
 
 def table(measured: Mapping[str, Sequence[Row]], **changes: Any) -> Table:

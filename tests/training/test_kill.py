@@ -1,15 +1,13 @@
 """SIGKILL at any moment: the same command goes on and ends with the same bits."""
 
 import functools
-import itertools
-import json
 import os
 import random
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -24,10 +22,10 @@ from otfkd.distill.rotation import TeacherRotation
 from otfkd.runs.rows import read_rows
 from otfkd.training.launch import _free_port
 from otfkd.training.train import train
-from tests.base.test_processes import TWO, forked, in_processes
-from tests.training.test_resume import GIVEN, command, final, teachers, unclocked
-
-__all__ = ["command", "teachers"]  # fixtures
+from tests.support.killing import Where, arm, fork_and_train, killed
+from tests.support.processes import TWO, forked, in_processes
+from tests.support.resuming import final, unclocked
+from tests.support.variants import GIVEN
 
 # Each is killed at half of the moments, so every moment has three or four variants.
 VARIANTS = {
@@ -55,8 +53,6 @@ VARIANTS = {
     ),
 }  # fmt: skip
 
-# A function, and whether the kill comes before it, after it, or when half of what it writes is in the file.
-Where = Literal["before", "after", "amid"]
 MOMENTS: list[tuple[Any, str, Where]] = [
     (snapshots, "save_file", "amid"),
     (torch, "save", "amid"),
@@ -79,63 +75,6 @@ MOMENTS: list[tuple[Any, str, Where]] = [
     (otfkd.training.train, "save_encoder", "before"),
     (otfkd.training.train, "write_rows", "before"),
 ]
-
-
-def die(*_: Any) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def half_written(owner: Any, original: Callable[..., Any], *given: Any, **named: Any) -> None:
-    """What a function leaves when it is killed while it writes."""
-    if owner is files.JsonLines:
-        log, row = given
-        line = json.dumps(row)
-        with log.path.open("a") as file:
-            file.write(line[: len(line) // 2])
-        return
-    path = given[1]
-    original(*given, **named)
-    os.truncate(path, path.stat().st_size // 2)
-    if owner is not torch:  # safetensors renames a file of its own once that is whole
-        path.rename(path.with_name(".tmpXRPGTJ"))
-
-
-def arm(moment: tuple[Any, str, Where], call: int) -> None:
-    """Make this process die at the so-manyth call of a function."""
-    owner, name, where = moment
-    original, calls = getattr(owner, name), itertools.count(1)
-
-    def armed(*given: Any, **named: Any) -> Any:
-        if next(calls) < call:
-            return original(*given, **named)
-        if where == "amid":
-            half_written(owner, original, *given, **named)
-        elif where == "after":
-            original(*given, **named)
-        return die()
-
-    setattr(owner, name, armed)
-
-
-def fork_and_train(config: Config, prepare: Callable[[], None] = lambda: None) -> int:
-    """Train in a child process; a fork, because importing torch anew would take longer than the run."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            prepare()
-            train(config)
-            code = 0
-        finally:
-            os._exit(code)
-    return child
-
-
-def killed(child: int) -> bool:
-    """Wait for a child; whether it was killed rather than finished."""
-    status = os.waitpid(child, 0)[1]
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WIFSIGNALED(status)
 
 
 def kill_sometime(child: int, rng: random.Random) -> None:

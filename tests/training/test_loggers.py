@@ -2,8 +2,6 @@
 
 import csv
 import importlib.util
-import json
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,13 @@ from otfkd.base.errors import Interrupted, UserError
 from otfkd.config.schema import Config
 from otfkd.training.loggers import Mirror, final_scores
 from otfkd.training.train import train
-from tests.runs.test_rows import make_row
-from tests.tables.published import make_cost
-from tests.training.test_resume import stop_after
+from tests.support.logged import points_of, warnings
+from tests.support.published import make_cost
+from tests.support.resuming import stop_after
+from tests.support.rows import make_row
+from tests.support.variants import OTFKD
 
 Configure = Callable[..., Config]
-OTFKD = ("experiment=otfkd", "schedule.every=4")
 
 
 class Kept:
@@ -40,33 +39,6 @@ class Kept:
         if 0 in self.failing:
             raise TimeoutError
         self.status = status
-
-
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def points_of(folder: Path) -> dict[int, dict[str, float]]:
-    """What loggers must have of a finished run, by step; written without what it checks."""
-    points: dict[int, dict[str, float]] = {}
-    for row in lines(folder / "metrics.jsonl"):
-        points.setdefault(row["step"], {}).update({name: value for name, value in row.items() if name != "step"})
-    for row in lines(folder / "rotations.jsonl"):
-        if row["event"] != "refused":
-            numbers = {f"rotation/{name}": value for name, value in row.items() if isinstance(value, int | float)}
-            points[row["step"]] |= numbers
-    rows = [row for row in lines(folder / "results.jsonl") if row["checkpoint"] == "selected"]
-    last = points[max(points)]
-    for row in rows:
-        last[f"{row['split']}/average"] = row["average"]
-        last |= {f"{row['split']}/{task}": scores["all"] for task, scores in row["scores"].items()}
-    cost = rows[0]["cost"]
-    last |= {f"cost/{name}": cost[name] for name in ("seconds", "forwards", "peak_bytes") if cost[name] is not None}
-    return points
 
 
 def test_a_step_is_given_once_and_whole() -> None:

@@ -1,97 +1,21 @@
 """A run that was stopped goes on as if it had not been."""
 
-import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import lightning as L
 import pytest
 import torch
 
-import otfkd.training.train
 from otfkd.base.errors import Interrupted, UserError
 from otfkd.config.schema import Config
-from otfkd.runs.rows import Row
 from otfkd.training.train import train
-from tests.conftest import make_model
+from tests.support.callbacks import joined_by
+from tests.support.resuming import final, stop_after, unclocked
+from tests.support.variants import GIVEN
 
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """Make the next run find a signal after so many optimizer steps."""
-    calls = iter(range(1, 1000))
-
-    @contextlib.contextmanager
-    def flag() -> Iterator[Callable[[], bool]]:
-        yield lambda: next(calls) >= steps
-
-    monkeypatch.setattr(otfkd.training.train, "stop_flag", flag)
-
-
-def joined_by(callback: L.Callback) -> contextlib.AbstractContextManager[Any]:
-    """Have a callback take part in the runs to come, after those of otfkd."""
-    original = otfkd.training.train._trainer
-    return mock.patch.object(
-        otfkd.training.train, "_trainer", lambda config, given: original(config, [*given, callback])
-    )
-
-
-def plain(value: Any) -> Any:
-    """A checkpoint's content as something that `==` compares to the bit."""
-    if isinstance(value, torch.Tensor):
-        return str(value.dtype), tuple(value.shape), value.numpy().tobytes()
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
-
-
-def final(folder: Path) -> dict[str, Any]:
-    """All that must be the same bits after a resume."""
-    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    return {
-        "weights": plain(last["state_dict"]),
-        "optimizer": plain(last["optimizer_states"]),
-        "callbacks": plain(last["callbacks"]),  # places, candidates, the moving average, what dev has said
-        "best": (folder / "checkpoints" / "best.safetensors").read_bytes(),
-        "metrics": (folder / "metrics.jsonl").read_text(),
-        "rotations": (folder / "rotations.jsonl").read_text(),
-        "model": (folder / "model" / "model.safetensors").read_bytes(),
-        "snapshots": sorted((path.name, path.read_bytes()) for path in (folder / "snapshots").glob("*")),
-        "unfinished": sorted(str(path.relative_to(folder)) for path in folder.rglob(".*")),
-    }
-
-
-def unclocked(rows: list[Row]) -> list[dict[str, Any]]:
-    """Rows without what the clock and the machine's memory said."""
-    measured: Any = {"cost": {"seconds": True, "peak_bytes": True, "curve": {"__all__": {"seconds"}}}}
-    return [row.model_dump(exclude=measured) for row in rows]
-
-
-@pytest.fixture(scope="session")
-def teachers(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two teachers that read other tokens than the student, of another width."""
-    folder = tmp_path_factory.mktemp("teachers")
-    return [
-        make_model(folder / "a", width=48, words=["the", "cat"], seed=3),
-        make_model(folder / "b", width=16, words=["moon"], seed=4),
-    ]
-
-
-@pytest.fixture
-def command(teachers: list[Path]) -> Callable[..., tuple[str, ...]]:
-    """Overrides of a variant of an on-the-fly run, `{a}` and `{b}` being two teachers."""
-    return lambda *more: (
-        "experiment=otfkd",
-        "schedule.every=4",
-        *(text.format(a=teachers[0], b=teachers[1]) for text in more),
-    )
-
-
-GIVEN = ("teacher={a}", "teacher.pooler=mean")
 VARIANTS = {
     "plain": (),
     "group_p": ("objective=distill_group_p",),

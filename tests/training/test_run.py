@@ -11,7 +11,7 @@ import pytest
 from otfkd.base.errors import UserError
 from otfkd.config.schema import Config
 from otfkd.training.run import Run, prepare
-from tests.conftest import make_model
+from tests.support.models import make_model
 
 
 @pytest.fixture

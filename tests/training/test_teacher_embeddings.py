@@ -1,7 +1,6 @@
 """Precomputed embeddings: those of the live teacher, computed once for whoever would compute the same."""
 
 import contextlib
-import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator
@@ -35,11 +34,11 @@ from otfkd.training.plan_text import describe
 from otfkd.training.run import Run, prepare
 from otfkd.training.teacher_embeddings import embedding_files, precomputed
 from otfkd.training.train import train
-from tests.base.test_processes import in_processes
-from tests.conftest import make_corpus, make_model
-from tests.training.test_resume import final, stop_after, teachers
-
-__all__ = ["teachers"]  # a fixture
+from tests.support.json_lines import metrics
+from tests.support.models import make_model
+from tests.support.processes import in_processes
+from tests.support.resuming import final, stop_after
+from tests.support.texts import make_corpus
 
 Small = Callable[..., Config]
 Part = TypeVar("Part", bound=BaseModel)
@@ -109,11 +108,6 @@ def kept(config: Config) -> list[Path]:
 
 def raise_embedded(*_: object, **__: object) -> None:
     raise AssertionError("embedded again")
-
-
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in rows if "loss" in row]
 
 
 def test_a_batch_brings_what_the_live_teachers_make_of_it(run: Small) -> None:

@@ -25,13 +25,11 @@ from otfkd.runs.folder import locked
 from otfkd.runs.rows import read_rows
 from otfkd.training.run import Run, prepare
 from otfkd.training.train import TrainResult, train
-from tests.conftest import make_corpus, make_model
+from tests.support.json_lines import json_lines
+from tests.support.models import make_model
+from tests.support.texts import make_corpus
 
 SHORT = ("trainer.max_steps=2", "evaluation.every=null")
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.fixture
@@ -89,20 +87,20 @@ def test_the_stored_rows_plan_and_hash_are_those_returned(finished: TrainResult)
 
 
 def test_metrics_have_each_step_and_each_dev_score_once(finished: TrainResult) -> None:
-    rows = lines(finished.folder / "metrics.jsonl")
+    rows = json_lines(finished.folder / "metrics.jsonl")
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 13))
     assert [row["step"] for row in rows if "dev" in row] == [3, 6, 9, 12]
     assert len(rows) == 12 + 4
 
 
 def test_metrics_name_the_teacher_their_step_learnt_from(finished: TrainResult) -> None:
-    rows = [row for row in lines(finished.folder / "metrics.jsonl") if "loss" in row]
+    rows = [row for row in json_lines(finished.folder / "metrics.jsonl") if "loss" in row]
     assert [row["generation"] for row in rows] == [0] * 4 + [1] * 4 + [2] * 4
     assert ["kd" in row for row in rows] == [False] * 4 + [True] * 8
 
 
 def test_the_rate_decays_linearly_to_nought_in_the_warm_up_and_after_it(finished: TrainResult) -> None:
-    rates = [row["lr"] for row in lines(finished.folder / "metrics.jsonl") if "loss" in row]
+    rates = [row["lr"] for row in json_lines(finished.folder / "metrics.jsonl") if "loss" in row]
     shares = [(end - done) / end for end in (4, 8) for done in range(end)]
     assert rates == pytest.approx([1e-3 * share for share in shares])
 

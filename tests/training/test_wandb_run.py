@@ -13,15 +13,16 @@ import wandb
 import otfkd.training.train
 import otfkd.training.wandb_run
 from otfkd.config.composition import load_config
-from otfkd.config.messages import all_keys
 from otfkd.config.schema import Config
 from otfkd.distill.rotation import TeacherRotation
 from otfkd.training.run import prepare
 from otfkd.training.train import train
 from otfkd.training.wandb_run import WandbRun, _identity, flat, send_files
-from tests.training.test_kill import arm, fork_and_train, killed
-from tests.training.test_loggers import OTFKD, points_of, warnings
-from tests.training.wandb_files import Kept, read_offline
+from tests.support.config_keys import LEAVES
+from tests.support.killing import arm, fork_and_train, killed
+from tests.support.logged import points_of, warnings
+from tests.support.offline_wandb import Kept, read_offline
+from tests.support.variants import OTFKD
 
 Configure = Callable[..., Config]
 WANDB = (*OTFKD, "logger=wandb", "trainer.checkpoint_every=3")
@@ -69,8 +70,7 @@ def test_the_config_is_flat_and_rotations_have_an_axis_of_their_own(configure: C
     kept = read_offline(folder)
     config = {name: value for name, value in kept.config.items() if name != "_wandb"}
     assert config.pop("config_hash") == folder.parent.name
-    leaves = [key for key in all_keys(Config) if not any(other.startswith(f"{key}.") for other in all_keys(Config))]
-    assert sorted(config) == sorted(key.replace(".", "_") for key in leaves)
+    assert sorted(config) == sorted(key.replace(".", "_") for key in LEAVES)
     assert (config["schedule_every"], config["schedule_ema_decay"], config["teacher_path"]) == (4, 0.999, None)
     assert kept.axes["rotation/*"] == "rotation/generation"
     rotated = [row for row in kept.history if "rotation/generation" in row]
@@ -82,8 +82,7 @@ def test_the_config_is_flat_and_rotations_have_an_axis_of_their_own(configure: C
 def test_flat_names_are_not_ambiguous() -> None:
     assert flat({"a": {"b": {"c": 1}, "d": [2, 3]}, "e": None}) == {"a_b_c": 1, "a_d": [2, 3], "e": None}
     dumped = load_config([]).model_dump(mode="json")
-    count = sum(1 for key in all_keys(Config) if not any(other.startswith(f"{key}.") for other in all_keys(Config)))
-    assert len(flat(dumped)) == count
+    assert len(flat(dumped)) == len(LEAVES)
 
 
 def test_each_job_of_a_sweep_is_a_run(configure: Configure) -> None:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.cli.commands import Command, Outcome
+from tests.support.commands import Command, Outcome
 
 
 def contents(folder: Path) -> dict[Path, str]:

@@ -6,7 +6,7 @@ from typing import Any
 from otfkd.runs.rows import Cost, DevPoint, Row
 from otfkd.tables.definition import TableSpec
 from otfkd.tables.published import Published
-from tests.runs.test_rows import make_row
+from tests.support.rows import make_row
 
 ROWS: list[dict[str, Any]] = [
     {"name": "encoder", "label": "Encoder", "experiment": None},
