@@ -1,4 +1,4 @@
-"""The public way to use a model: `otfkd.load(path).encode(sentences)`."""
+"""What is done with a model from Python: load it, embed sentences, score it."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
+from otfkd.config.composition import load_evaluate_config, quoted
 from otfkd.config.schema import Pooler
 from otfkd.evaluation.encode import encode
-from otfkd.evaluation.scoring import announce_override
+from otfkd.evaluation.scoring import announce_override, score_model
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import find_model, load_encoder
+from otfkd.runs.rows import Row
 
 
 class SentenceEncoder:
@@ -20,6 +22,13 @@ class SentenceEncoder:
 
     Args:
         encoder: backbone, tokenizer and pooler.
+
+    Example::
+
+        >>> import otfkd
+        >>> model = otfkd.load("minilm", pooler="mean")
+        >>> isinstance(model, otfkd.SentenceEncoder), model.encode("A dog chases a ball.").shape
+        (True, (384,))
     """
 
     def __init__(self, encoder: Encoder):
@@ -50,6 +59,15 @@ class SentenceEncoder:
 
         Raises:
             DivergenceError: an embedding is not finite.
+
+        Example::
+
+            >>> import otfkd
+            >>> model = otfkd.load("minilm", pooler="mean")
+            >>> guitar, market = model.encode(["A man plays the guitar.", "The market fell."], normalize=True)
+            >>> music = model.encode("Somebody makes music.", normalize=True)
+            >>> bool(guitar @ music > market @ music)
+            True
         """
         texts = [sentences] if isinstance(sentences, str) else sentences
         if device is not None:
@@ -69,6 +87,29 @@ class SentenceEncoder:
         return embeddings[0] if isinstance(sentences, str) else embeddings
 
 
+def evaluate(model: str, *overrides: str) -> list[Row]:
+    """Score a model on a suite, as `otfkd-eval` does.
+
+    Args:
+        model: a run's folder, a model's folder, a hub id or the embedded `minilm`.
+        overrides: further keys in command-line style: `evaluation=sts`, `model.pooler=mean`.
+
+    Returns:
+        A row for each split.
+
+    Raises:
+        UserError: a key, the model or the data cannot be used, or the model's embeddings have no score.
+
+    Example::
+
+        >>> import otfkd
+        >>> dev, test = otfkd.evaluate("minilm", "model.pooler=mean", "evaluation=mini")
+        >>> dev.split, test.split, test.average > 80
+        ('dev', 'test', True)
+    """
+    return score_model(load_evaluate_config([f"model={quoted(model)}", *overrides]))
+
+
 def load(path_or_id: str, *, pooler: Pooler | None = None, device: str | None = None) -> SentenceEncoder:
     """Load a run's folder, a model's folder, a hub id or the embedded `minilm`.
 
@@ -79,6 +120,12 @@ def load(path_or_id: str, *, pooler: Pooler | None = None, device: str | None = 
 
     Raises:
         UserError: there is no such model, it says nothing of its pooler, or the pooler has no trained weights.
+
+    Example::
+
+        >>> import otfkd
+        >>> otfkd.load("minilm", pooler="mean").encode(["A man plays the guitar.", "The market fell."]).shape
+        (2, 384)
     """
     folder = find_model(path_or_id)
     announce_override(folder, pooler)

@@ -1,6 +1,5 @@
 """How long a command takes to say its first word, and a run to make its first step."""
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -8,6 +7,7 @@ import time
 from pathlib import Path
 
 from experiments.benchmarks.common import Row, corpus, ratio
+from otfkd.runs.folder import find_runs
 
 ROUNDS = 3
 
@@ -30,7 +30,7 @@ def _seconds(*arguments: str) -> float:
 
 
 def _first_step(runs: Path) -> float:
-    """From the command to the first line of metrics.jsonl, which a run of one step writes after it."""
+    """From the command to the first moment that a run of one step writes down."""
     start = time.time()
     subprocess.run(
         [
@@ -41,6 +41,5 @@ def _first_step(runs: Path) -> float:
         ],
         check=True, capture_output=True,
     )  # fmt: skip
-    (timings,) = runs.glob("*/*/*/timings.jsonl")
-    at: list[float] = [json.loads(line)["at"] for line in timings.read_text().splitlines()]
-    return min(at) - start
+    (run,) = find_runs(runs)
+    return min(timing.at for timing in run.read_timings()) - start

@@ -23,6 +23,7 @@ from otfkd.data.tokens import tokenize
 from otfkd.distill.shuffling import group_p
 from otfkd.models.registry import find_model, load_encoder
 from otfkd.training import train
+from otfkd.training.trainer import make_trainer
 
 BATCH, LENGTH = 64, 32
 SHORT, LONG = 14, 130  # steps of a timed run; the long one has a rotation in it
@@ -88,9 +89,9 @@ class _Clock(L.Callback):
 
 def ours(steps: int, *overrides: str) -> list[float]:
     """Seconds of each step of a run of ours, without evaluation."""
-    clock, trainer = _Clock(), train._trainer
+    clock, trainer = _Clock(), make_trainer
     timed: dict[str, Any] = {
-        "_trainer": lambda config, callbacks: trainer(config, [*callbacks, clock]),
+        "make_trainer": lambda config, callbacks: trainer(config, [*callbacks, clock]),
         "dev_score": lambda *_: 0.0,
         "_test": lambda *_: [],
     }

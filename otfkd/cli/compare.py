@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from otfkd.base.errors import UserError, first_line
 from otfkd.cli.common import exit_with
-from otfkd.runs.folder import stored_config
+from otfkd.runs.folder import RunFolder
 from otfkd.runs.rows import Row, read_rows
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def _score_pairs(runs: Iterable[Run]) -> PairScores:
     from otfkd.models.registry import find_model, load_encoder
 
     models = {run.folder: run for run in runs}
-    configs = {folder: stored_config(folder) for folder in models}
+    configs = {folder: RunFolder(folder).read_config() for folder in models}
     first = next(iter(configs.values()))
     suite = load_suite(first.evaluation, first.paths.data_root, Path(first.paths.cache))
     graded = {task.name: [pair for subset in task.subsets for pair in subset.pairs] for task in suite.test}

@@ -18,12 +18,7 @@ def main() -> None:
 def _list(folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: name the folder given to paths.runs")
-    for provenance in sorted(folder.glob("*/*/s*/provenance.json")):
-        run = provenance.parent
-        if (run / "results.jsonl").is_file():
-            state = "finished"
-        elif (run / "checkpoints" / "last.ckpt").is_file():
-            state = "interrupted"
-        else:
-            state = "started"
-        sys.stdout.write(f"{state:<12} {run}\n")
+    from otfkd.runs.folder import find_runs
+
+    for run in find_runs(folder):
+        sys.stdout.write(f"{run.state:<12} {run}\n")

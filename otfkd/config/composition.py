@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from otfkd.base.errors import UserError, first_line
 from otfkd.config.messages import all_keys, unknown_key
-from otfkd.config.schema import Config, Root
+from otfkd.config.schema import Config, EvaluateConfig, Root
 
 # Groups whose value may also be a folder or a hub id: `model=FOLDER` means `model=custom model.path=FOLDER`.
 OPEN_GROUPS = ("model", "teacher")
@@ -106,5 +106,28 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
 
 
 def load_config(overrides: Sequence[str]) -> Config:
-    """A validated training config from command-line style overrides."""
+    """A validated training config from command-line style overrides.
+
+    Args:
+        overrides: as `otfkd-train` takes them.
+
+    Raises:
+        UserError: an override that cannot be used, in one sentence.
+
+    Example::
+
+        >>> import otfkd
+        >>> config = otfkd.load_config(["experiment=otfkd", "schedule.every=50", "trainer.max_steps=500"])
+        >>> config.schedule.trigger, config.schedule.every, config.teacher.warmup_steps
+        ('every', 50, 50)
+    """
     return Config.from_hydra(compose(prepare_overrides(overrides, Config)))
+
+
+def load_evaluate_config(overrides: Sequence[str]) -> EvaluateConfig:
+    """A validated config of one model to be scored, from overrides as `otfkd-eval` takes them.
+
+    Raises:
+        UserError: an override that cannot be used, in one sentence.
+    """
+    return EvaluateConfig.from_hydra(compose(prepare_overrides(overrides, EvaluateConfig), "evaluate"))

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import lightning as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from otfkd.data.collate import Batch, LabelledBatch, Tokens, pad
 from otfkd.data.labelled import Examples
@@ -55,8 +55,8 @@ class OrderedBatches(Dataset[Batch]):
         return Batch(tuple(lines), pad(ids, self.student.pad_id), teachers)
 
 
-class _From(Sequence[int]):
-    """The batch numbers still to come: `range(start, total)`, of which Lightning asks the whole run's length."""
+class ResumedSampler(Sampler[int]):
+    """The numbers of the batches still to come; its length is the whole run's, which is what Lightning asks for."""
 
     def __init__(self, start: int, total: int):
         self.start, self.total = start, total
@@ -66,9 +66,6 @@ class _From(Sequence[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.start, self.total))
-
-    def __getitem__(self, index: Any) -> Any:
-        return range(self.start, self.total)[index]
 
 
 class CorpusData(L.LightningDataModule):
@@ -101,7 +98,7 @@ class CorpusData(L.LightningDataModule):
         self.start = start
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(self.batches, batch_size=None, sampler=_From(self.start, len(self.batches)))
+        return DataLoader(self.batches, batch_size=None, sampler=ResumedSampler(self.start, len(self.batches)))
 
 
 class LabelledBatches(Dataset[LabelledBatch]):
@@ -152,4 +149,4 @@ class LabelledData(L.LightningDataModule):
         self.start = start
 
     def train_dataloader(self) -> DataLoader[LabelledBatch]:
-        return DataLoader(self.batches, batch_size=None, sampler=_From(self.start, len(self.batches)))
+        return DataLoader(self.batches, batch_size=None, sampler=ResumedSampler(self.start, len(self.batches)))

@@ -103,7 +103,7 @@ class Candidates:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.taken = [Snapshot(**snapshot) for snapshot in state["taken"]]
+        self.taken = [Snapshot.from_dict(snapshot) for snapshot in state["taken"]]
         self.recent = state["recent"]
         if self.shadow is not None:
             self.shadow.load_state_dict(state["shadow"])

@@ -15,12 +15,24 @@ from torch import Tensor, nn
 from otfkd.base.errors import UserError, first_line
 from otfkd.base.files import atomic_file
 from otfkd.base.processes import rank_zero_only
+from otfkd.runs.folder import RunFolder
 
-FORMAT = 2  # of what the rotation callback keeps in a checkpoint
+FORMAT = 3  # of what the driver and the rotation keep in a checkpoint
 
 
 class WholeFiles(CheckpointIO):
-    """Checkpoints that are whole or absent, and hold tensors and plain types only."""
+    """Checkpoints that are whole or absent, and hold tensors and plain types only; a plugin of Lightning's Trainer.
+
+    Example::
+
+        >>> import lightning as L, otfkd, torch
+        >>> L.Trainer(plugins=[otfkd.WholeFiles()], accelerator="cpu", logger=False).strategy.checkpoint_io.__class__
+        <class 'otfkd.distill.checkpoints.WholeFiles'>
+        >>> files = otfkd.WholeFiles()
+        >>> files.save_checkpoint({"step": torch.tensor(3)}, "steps.ckpt")
+        >>> files.load_checkpoint("steps.ckpt")
+        {'step': tensor(3)}
+    """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
@@ -59,13 +71,13 @@ class Checkpoints:
     """The two checkpoints of a run's folder.
 
     Args:
-        folder: theirs.
+        folder: the run's.
         run: what the run computes, as a hash or a name; its checkpoints say so, and those of another are refused.
     """
 
-    def __init__(self, folder: Path, run: str = ""):
-        self.last = folder / "last.ckpt"
-        self.best = folder / "best.safetensors"
+    def __init__(self, folder: RunFolder, run: str = ""):
+        self.last = folder.last_checkpoint
+        self.best = folder.best_student
         self.stamp = {"format": FORMAT, "run": run}
 
     @rank_zero_only

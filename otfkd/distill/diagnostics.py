@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, log_softmax
 
 from otfkd.distill.losses import cosine, off_diagonal, similarity_distillation
+from otfkd.runs.rotations import Comparison
 
 
 def compare(
@@ -17,7 +18,7 @@ def compare(
     *,
     temperature_student: float,
     temperature_teacher: float,
-) -> dict[str, float | None]:
+) -> Comparison:
     """Agreement of a student with its teacher on in-batch similarities.
 
     Args:
@@ -28,14 +29,13 @@ def compare(
         temperature_teacher: divides the teacher's.
 
     Returns:
-        `agreement`: Spearman of each sentence's similarities, mean over the batch; `kl`: of the student's distribution
-        from the teacher's, nats; `kd_gradient`: norm of the distillation's gradient by the student's cosines, mean over
-        the batch; `teacher_mean` and `teacher_variance`: of the teacher's cosines, whose variance DistillCSE blames
-        for overfitting (Xu et al. 2023); `member_correlation`: Pearson between members, mean over pairs of them.
+        Every value; among them the variance of the teacher's cosines, which DistillCSE blames for overfitting (Xu et
+        al. 2023).
     """
-    names = ("agreement", "kl", "kd_gradient", "teacher_mean", "teacher_variance", "member_correlation")
     if not members:
-        return dict.fromkeys(names)
+        return Comparison(
+            agreement=None, kl=None, kd_gradient=None, teacher_mean=None, teacher_variance=None, member_correlation=None
+        )
     taught = [off_diagonal(cosine(member, member)) for member in members]
     target = sum((share * cosines for share, cosines in zip(weights, taught, strict=True)), torch.zeros(()))
     own = off_diagonal(cosine(student, student))
@@ -43,14 +43,14 @@ def compare(
     distance = similarity_distillation(
         own, target, temperature_student=temperature_student, temperature_teacher=temperature_teacher, divergence="kl"
     )
-    return {
-        "agreement": float(_pearson(_ranks(own), _ranks(target)).mean()),
-        "kl": float(distance),
-        "kd_gradient": float((gap / temperature_student).norm(dim=-1).mean()),
-        "teacher_mean": float(target.mean()),
-        "teacher_variance": float(target.var()),
-        "member_correlation": _between(taught),
-    }
+    return Comparison(
+        agreement=float(_pearson(_ranks(own), _ranks(target)).mean()),
+        kl=float(distance),
+        kd_gradient=float((gap / temperature_student).norm(dim=-1).mean()),
+        teacher_mean=float(target.mean()),
+        teacher_variance=float(target.var()),
+        member_correlation=_between(taught),
+    )
 
 
 def _probabilities(cosines: Tensor, temperature: float) -> Tensor:

@@ -4,12 +4,11 @@ import contextlib
 from collections.abc import Iterator
 
 from otfkd.base.errors import DivergenceError, UserError
-from otfkd.distill.checkpoints import Checkpoints
-from otfkd.distill.rotation import TeacherRotation
+from otfkd.distill.driver import RunDriver
 
 
 @contextlib.contextmanager
-def explain_divergence(checkpoints: Checkpoints, rotation: TeacherRotation) -> Iterator[None]:
+def explain_divergence(driver: RunDriver) -> Iterator[None]:
     """Add to what diverged when it was, what there is to go back to, and what to do.
 
     Raises:
@@ -18,10 +17,11 @@ def explain_divergence(checkpoints: Checkpoints, rotation: TeacherRotation) -> I
     try:
         yield
     except DivergenceError as error:
+        checkpoints = driver.checkpoints
         kept = "no checkpoint was written before"
         if checkpoints.last.is_file():
             kept = f"the last good checkpoint is {checkpoints.last}, of step {checkpoints.read_last()['global_step']}"
         raise UserError(
-            f"training diverged after step {rotation.step}: {error}; {kept}: lower optimizer.lr or raise the "
+            f"training diverged after step {driver.step}: {error}; {kept}: lower optimizer.lr or raise the "
             "objective's temperatures, or leave such steps out with trainer.on_nonfinite=skip"
         ) from error

@@ -34,6 +34,7 @@ class MaskedLanguage(nn.Module):
         # Only the head is part of this module: the backbone belongs to the student.
         parts = {name: part for name, part in model.named_children() if part is not student.backbone}
         self.head = nn.ModuleDict(parts)
+        # In a tuple, or torch would take the model, and the student's backbone in it, for a part of this module.
         self._model = (model,)
         self.tokenizer = student.tokenizer
         self.probability = probability

@@ -20,13 +20,19 @@ from otfkd.distill.teacher import Precomputed, TeacherSlot
 from otfkd.distill.training import TrainingModule, mean
 from otfkd.distill.weighting import Weighting, moving, weighting
 from otfkd.models.encoder import Encoder, Head, evaluating
+from otfkd.runs.rotations import Comparison
 
 
 class Distillation(TrainingModule):
     """Trains a student by InfoNCE and, while the slot is filled, by distillation from the teacher.
 
     Args:
-        mlm: the head of the auxiliary loss, where the objective has one; the rest as for every module.
+        student: backbone and pooler.
+        head: SimCSE's head, used in training only; None for the pooler that has it built in.
+        teacher: the slot.
+        config: the run's config.
+        plan: between which rotations the learning rate decays, where it restarts.
+        mlm: the head of the auxiliary loss, where the objective has one.
     """
 
     def __init__(
@@ -38,7 +44,8 @@ class Distillation(TrainingModule):
         plan: Plan,
         mlm: MaskedLanguage | None = None,
     ):
-        super().__init__(student, head, teacher, config, plan)
+        super().__init__(student, head, config, plan)
+        self.teacher = teacher
         self.mlm = mlm
         self.projections: Projections | None = None
         if config.distils and config.objective.compares_embeddings:
@@ -46,6 +53,11 @@ class Distillation(TrainingModule):
             self.projections = Projections(student.width, widths, derived_seed(config.seed, "projections"))
         self.terms: list[Terms] = []  # of the micro-batches since the last optimizer step
         self.weighting: Weighting | None = None  # of the optimizer step just done
+
+    @property
+    def installed(self) -> int:
+        """The optimizer step after which the latest teacher came."""
+        return self.teacher.installed
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -121,7 +133,7 @@ class Distillation(TrainingModule):
         return metrics
 
 
-def diagnose(module: Distillation, batch: Batch) -> dict[str, float | None]:
+def diagnose(module: Distillation, batch: Batch) -> Comparison:
     """How student and teacher compare on a batch, as the distillation sees them but for dropout."""
     rounded = module.config.precision.compute == "bfloat16"
     config, size = module.weighting or module.config.objective, module.config.trainer.chunk

@@ -98,7 +98,7 @@ class Pool:
         return {"places": [place and place.as_dict() for place in self.places], "initial_devs": self.initial_devs}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.places = [place and Snapshot(**place) for place in state["places"]]
+        self.places = [place and Snapshot.from_dict(place) for place in state["places"]]
         self.initial_devs = state["initial_devs"]
 
 

@@ -1,95 +1,96 @@
-"""The Callback that drives a run: evaluate, cache, rotate, checkpoint, in that order, after the steps of its plan."""
+"""The Callback that rotates: it caches snapshots of the student and puts them into the teacher slot."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import lightning as L
-from torch import Tensor, nn
+from torch import Tensor
 
-from otfkd.base.errors import Interrupted
-from otfkd.config.schema import Schedule
 from otfkd.distill.candidates import Candidates
-from otfkd.distill.checkpoints import Checkpoints
+from otfkd.distill.driver import RunDriver, student_of
 from otfkd.distill.pool import Pool
 from otfkd.distill.schedule import Plan
 from otfkd.distill.snapshots import Snapshot, SnapshotCache
 from otfkd.distill.teacher import TeacherSlot
-from otfkd.distill.triggers import DevWatch
+from otfkd.runs.log import Mirror
+from otfkd.runs.rotations import Comparison, Follows, Refused, Rotated, compared
 
 
-class Log(Protocol):
-    """Where the callback writes; `offsets` and `rewind` let a resume write each line once."""
-
-    def metrics(self, step: int, values: dict[str, Any]) -> None: ...
-    def announce(self, row: dict[str, Any]) -> None: ...  # at once
-    def rotation(self, row: dict[str, Any]) -> None: ...  # when what it names is whole
-    def offsets(self) -> dict[str, int]: ...
-    def rewind(self, offsets: dict[str, int]) -> None: ...
-
-
-class TeacherRotation(L.Callback):
+class TeacherRotation(RunDriver):
     """Rotates cached students into the teacher slot of a LightningModule with a `student` and a `teacher` slot.
 
-    All in one hook, so that the checkpoint of step N already has the teacher that step N+1 will learn from.
-
     Args:
-        plan: what is due after which optimizer step.
-        schedule: which snapshot rotates, who stays beside it, and what else a rotation does.
-        cache: where snapshots live.
-        checkpoints: where `last` and `best` live.
-        log: where metrics and rotations are written.
-        evaluate: a dev score of a student, higher is better.
-        diagnose: facts of student and teacher on a batch, asked before and after each rotation.
-        stopping: whether a signal asked the run to stop.
+        folder: as for `RunDriver`; it gets the snapshots and rotations.jsonl too.
+        plan: what is due after which optimizer step, and the schedule it follows.
+        evaluate: as for `RunDriver`.
+        diagnose: how student and teacher compare on a batch, asked before and after each rotation.
+        stopping: as for `RunDriver`, and so are `mirror` and `run`.
 
     Attributes:
-        step: optimizer steps done.
-        generation: rotations so far.
-        dev: what dev scores have said.
         pool: who teaches.
         candidates: who may teach next.
+
+    Example::
+
+        >>> import lightning as L, otfkd, torch
+        >>> class Regression(L.LightningModule):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.student, self.teacher = torch.nn.Linear(4, 1), otfkd.TeacherSlot()
+        ...     def training_step(self, x, _):
+        ...         y = self.student(x)
+        ...         return (y - x.sum(1, keepdim=True)).square().mean() + sum(
+        ...             (y - taught).square().mean() for taught in self.teacher(x)
+        ...         )
+        ...     def configure_optimizers(self):
+        ...         return torch.optim.AdamW(self.student.parameters(), lr=0.01)
+        >>> plan = otfkd.plan_schedule(otfkd.Schedule(trigger="every", every=25), max_steps=100)
+        >>> rotation = otfkd.TeacherRotation("run", plan, evaluate=lambda student: -float(student.bias.detach().abs()))
+        >>> trainer = L.Trainer(
+        ...     max_steps=100, callbacks=[rotation], plugins=[otfkd.WholeFiles()], accelerator="cpu", logger=False,
+        ...     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        ... )
+        >>> trainer.fit(Regression(), torch.utils.data.DataLoader(torch.randn(800, 4), batch_size=8))
+        >>> rotation.generation
+        3
     """
 
     def __init__(
         self,
+        folder: str | Path,
         plan: Plan,
-        schedule: Schedule,
-        cache: SnapshotCache,
-        checkpoints: Checkpoints,
-        log: Log,
         *,
         evaluate: Callable[[Any], float],
-        diagnose: Callable[[Any, Any], dict[str, float | None]] = lambda module, batch: {},
+        diagnose: Callable[[Any, Any], Comparison] = lambda module, batch: Comparison(),
         stopping: Callable[[], bool] = lambda: False,
+        mirror: Mirror | None = None,
+        run: str = "",
     ):
-        self.plan = plan
-        self.schedule = schedule
-        self.cache = cache
-        self.checkpoints = checkpoints
-        self.run_log = log
-        self.evaluate = evaluate
+        super().__init__(folder, plan, evaluate=evaluate, stopping=stopping, mirror=mirror, run=run)
+        self.schedule = plan.schedule
         self.diagnose = diagnose
-        self.stopping = stopping
-        self.step = 0
-        self.generation = 0
-        self.first_installed = 0
-        self.installed = 0
-        self.dev = DevWatch(schedule)
-        self.pool = Pool(schedule)
-        self.candidates = Candidates(schedule, cache, evaluate, plan.max_steps)
-        self.checkpointed: set[str] = set()
-        self.origin: dict[str, Tensor] = {}
-        self.untold: tuple[Snapshot, dict[str, Any]] | None = None  # a rotation whose file is still being written
+        self.cache = SnapshotCache(self.folder.snapshots)
+        self.pool = Pool(self.schedule)
+        self.candidates = Candidates(self.schedule, self.cache, evaluate, plan.max_steps)
+        self._origin: dict[str, Tensor] = {}
+        self._checkpointed: set[str] = set()
+        self._unwritten: tuple[Snapshot, Rotated] | None = None  # a rotation whose file is still being written
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        slot = module.teacher
+        assert isinstance(slot, TeacherSlot)
+        self.slot = slot
         # Before a checkpoint is read: a student that begins again begins here.
         if self.schedule.on_rotation.student == "reinit" or self.plan.anew is not None:
-            self.origin = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+            self._origin = {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        student, slot, shadow = _student(module), _slot(module), self.candidates.shadow
+        super().on_train_start(trainer, module)
+        student, shadow = student_of(module), self.candidates.shadow
         if self.step == 0:
-            self.pool.begin(slot, self.evaluate)
+            self.cache.prune(())
+            self.pool.begin(self.slot, self.evaluate)
             if shadow is not None:
                 shadow.start(student)
             return
@@ -98,30 +99,22 @@ class TeacherRotation(L.Callback):
         if self._follows:
             self._follow(module)
         else:
-            self.pool.restore(slot, student, self.cache)
-        self._date(slot)
+            self.pool.restore(self.slot, student, self.cache)
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if trainer.global_step == self.step:
-            return  # a micro-batch in between two optimizer steps
-        self.step = trainer.global_step
-        self._tell()
-        student, evaluated = _student(module), self.step in self.plan.evaluate
+    def after_evaluation(self, trainer: L.Trainer, module: L.LightningModule, batch: Any) -> None:
+        """Cache the student and rotate it in, whichever is due."""
+        self._write_if_whole()
+        student, evaluated = student_of(module), self.step in self.plan.evaluate
         if self.candidates.shadow is not None:
             self.candidates.shadow.update(student, self.step)
-        if evaluated:
-            self._evaluate(student)
         if self.step in self.plan.cache | self.plan.rotate:
-            self._settle()
+            self._join_writer()
         if self.step in self.plan.cache:
             self.candidates.take(student, self.step, self.dev.latest if evaluated else None)
         if self._due:
             self._rotate(trainer, module, batch)
         if self._follows:
             self._follow(module)
-        self._save(trainer)
 
     @property
     def _due(self) -> bool:
@@ -134,156 +127,112 @@ class TeacherRotation(L.Callback):
     def _follows(self) -> bool:
         return self.plan.follows is not None and self.step >= self.plan.follows
 
-    def _evaluate(self, student: nn.Module) -> None:
-        score = self.evaluate(student)
-        self.dev.see(score)
-        self.run_log.metrics(self.step, {"dev": score})
-        if self.dev.improved:
-            self.checkpoints.save_best(student, {"step": self.step, "dev": score, "generation": self.generation})
-
     def _rotate(self, trainer: L.Trainer, module: L.LightningModule, batch: Any) -> None:
-        student, slot = _student(module), _slot(module)
+        student = student_of(module)
         dev = self.dev.latest if self.step in self.plan.evaluate else None
         chosen = self.candidates.choose(student, self.step, dev)
-        refusal = self._refusal(chosen)
-        if chosen is None or refusal is not None:
-            self._say({"event": "refused", "step": self.step, "reason": refusal})
+        if chosen is None:
+            self._refuse("the student's weights are not finite")
+            return
+        if self._gated(chosen):
+            self._refuse(
+                f"dev {chosen.dev:.2f} is more than {self.schedule.gate:g} below the teacher's {self.pool.dev:.2f}"
+            )
             return
         before = self.diagnose(module, batch)
-        self.pool.add(slot, student, chosen, self.cache)
-        self._installed(slot)
+        self.pool.add(self.slot, student, chosen, self.cache)
+        self.slot.date(self.step)
         self.generation += 1
         self.candidates.rotated()
         self.dev.rotated()
-        self.untold = chosen, {
-            "event": "rotated", "step": self.step, "generation": self.generation, "snapshot": chosen.id,
-            "snapshot_step": chosen.step, "sha256": chosen.sha256, "dev": chosen.dev,
-            "lr": trainer.optimizers[0].param_groups[0]["lr"], "members": len(slot.members),
-            **_paired(before, self.diagnose(module, batch)),
-        }  # fmt: skip
-        self.run_log.announce(self.untold[1])
-        self._tell()
+        record = Rotated(
+            step=self.step, generation=self.generation, snapshot=chosen.id, snapshot_step=chosen.step, sha256="",
+            dev=chosen.dev, lr=trainer.optimizers[0].param_groups[0]["lr"], members=len(self.slot.members),
+            **compared(before, self.diagnose(module, batch)),
+        )  # fmt: skip
+        self.run_log.announce(record)
+        self._unwritten = chosen, record
+        self._write_if_whole()
         self._begin_again(trainer, module)
 
-    def _say(self, row: dict[str, Any]) -> None:
-        self.run_log.announce(row)
-        self.run_log.rotation(row)
-
-    def _settle(self) -> None:
-        """Have the last snapshot's file whole and its rotation told."""
-        self.cache.join()
-        self._tell()
-
-    def _tell(self) -> None:
-        if self.untold is not None and self.untold[0].sha256:
-            snapshot, row = self.untold
-            self.untold = None
-            self.run_log.rotation({**row, "sha256": snapshot.sha256})
-
-    def _refusal(self, chosen: Snapshot | None) -> str | None:
-        if chosen is None:
-            return "the student's weights are not finite"
+    def _gated(self, chosen: Snapshot) -> bool:
+        """Whether dev keeps a snapshot from teaching."""
         gate, held = self.schedule.gate, self.pool.dev
-        if gate is None or held is None or chosen.dev is None or chosen.dev >= held - gate:
-            return None
-        return f"dev {chosen.dev:.2f} is more than {gate:g} below the teacher's {held:.2f}"
+        return gate is not None and held is not None and chosen.dev is not None and chosen.dev < held - gate
 
-    def _installed(self, slot: TeacherSlot) -> None:
-        self.installed, self.first_installed = self.step, self.first_installed or self.step
-        self._date(slot)
+    def _refuse(self, reason: str) -> None:
+        self._write(Refused(step=self.step, reason=reason))
 
-    def _date(self, slot: TeacherSlot) -> None:
-        slot.first_installed, slot.installed = self.first_installed, self.installed
+    def _write(self, record: Refused | Follows) -> None:
+        self.run_log.announce(record)
+        self.run_log.rotation(record)
+
+    def _join_writer(self) -> None:
+        """Have the last snapshot's file whole, and its rotation written."""
+        self.cache.join()
+        self._write_if_whole()
+
+    def _write_if_whole(self) -> None:
+        # A line of rotations.jsonl names whole files only.
+        if self._unwritten is not None and self._unwritten[0].written.done():
+            snapshot, record = self._unwritten
+            self._unwritten = None
+            self.run_log.rotation(record.model_copy(update={"sha256": snapshot.sha256}))
 
     def _begin_again(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         again = self.schedule.on_rotation
         if again.student == "reinit" or self.step == self.plan.anew:
-            module.load_state_dict(dict(self.origin))
+            module.load_state_dict(dict(self._origin))
             if self.candidates.shadow is not None:
-                self.candidates.shadow.start(_student(module))
+                self.candidates.shadow.start(student_of(module))
         if again.optimizer == "reset" or self.step == self.plan.anew:
             for optimizer in trainer.optimizers:
                 optimizer.state.clear()
 
     def _follow(self, module: L.LightningModule) -> None:
-        slot, shadow = _slot(module), self.candidates.shadow
+        shadow = self.candidates.shadow
         assert shadow is not None
-        slot.put(0, _student(module), shadow.weights)
-        slot.keep(1)
-        slot.weights = [1.0]
+        self.slot.put(0, student_of(module), shadow.weights)
+        self.slot.keep(1)
+        self.slot.weights = [1.0]
         if self.generation == 0:
             self.generation = 1
-            self._installed(slot)
-            self._say({"event": "follows", "step": self.step, "generation": 1})
+            self.slot.date(self.step)
+            self._write(Follows(step=self.step, generation=1))
 
-    def _save(self, trainer: L.Trainer) -> None:
-        stop = self.stopping() and self.step < self.plan.max_steps
-        if stop or self.step in self.plan.checkpoint:
-            trainer.save_checkpoint(self.checkpoints.last)
-            self.checkpointed = self._named
-        if stop or self.step in self.plan.checkpoint | self.plan.cache | self.plan.rotate:
+    def after_checkpoint(self, *, saved: bool) -> None:
+        """Delete the snapshots that nothing needs any more."""
+        if saved:
+            self._checkpointed = self._named
+        if saved or self.step in self.plan.cache | self.plan.rotate:
             # The last checkpoint may still name what the run itself is done with.
-            self.cache.prune(self._named | self.checkpointed)
-        if stop:
-            raise Interrupted(f"stopped after step {self.step}; the same command goes on from there")
+            self.cache.prune(self._named | self._checkpointed)
 
     @property
     def _named(self) -> set[str]:
         return self.pool.names | self.candidates.names
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._settle()
+        self._join_writer()
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
         self.cache.let_finish()  # before somebody else may begin in its folder
 
-    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["otfkd"] = self.checkpoints.stamp
-
-    def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        self.checkpoints.check(checkpoint)
-
     def state_dict(self) -> dict[str, Any]:
-        self._settle()  # a checkpoint names whole files only
+        self._join_writer()  # a checkpoint names whole files only
         return {
-            "step": self.step,
+            **super().state_dict(),
             "generation": self.generation,
-            "first_installed": self.first_installed,
-            "installed": self.installed,
-            "dev": self.dev.state_dict(),
+            "first_installed": self.slot.first_installed,
+            "installed": self.slot.installed,
             "pool": self.pool.state_dict(),
             "candidates": self.candidates.state_dict(),
-            "offsets": self.run_log.offsets(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.step, self.generation = state["step"], state["generation"]
-        self.first_installed, self.installed = state["first_installed"], state["installed"]
-        self.dev.load_state_dict(state["dev"])
+        self.generation = state["generation"]
+        self.slot.first_installed, self.slot.installed = state["first_installed"], state["installed"]
         self.pool.load_state_dict(state["pool"])
         self.candidates.load_state_dict(state["candidates"])
-        self.checkpointed = self._named
-        self.run_log.rewind(state["offsets"])
-
-
-def _paired(before: dict[str, float | None], after: dict[str, float | None]) -> dict[str, float | None]:
-    """What a rotation changed as two values, what only describes the teacher as one."""
-    paired: dict[str, float | None] = {}
-    for name, value in after.items():
-        if name.startswith(("teacher_", "member_")):
-            paired[name] = value
-        else:
-            paired |= {f"{name}_before": before[name], f"{name}_after": value}
-    return paired
-
-
-def _student(module: L.LightningModule) -> nn.Module:
-    student = module.student
-    assert isinstance(student, nn.Module)
-    return student
-
-
-def _slot(module: L.LightningModule) -> TeacherSlot:
-    slot = module.teacher
-    assert isinstance(slot, TeacherSlot)
-    return slot
+        self._checkpointed = self._named
+        super().load_state_dict(state)

@@ -15,6 +15,7 @@ class Plan:
     """The steps after which something is due; step N is after the N-th optimizer step.
 
     Attributes:
+        schedule: what it follows.
         max_steps: optimizer steps of the run.
         evaluate: dev scores.
         cache: snapshots of the student.
@@ -27,6 +28,7 @@ class Plan:
         follows: from this step on the teacher is the student's moving average after every step.
     """
 
+    schedule: Schedule
     max_steps: int
     evaluate: frozenset[int]
     cache: frozenset[int]
@@ -129,6 +131,7 @@ def plan_schedule(
             "lower teacher.warmup_steps and schedule.start, or raise trainer.max_steps"
         )
     return Plan(
+        schedule,
         max_steps,
         evaluate=frozenset(evaluate),
         cache=frozenset(cache),

@@ -3,9 +3,9 @@
 import concurrent.futures
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
@@ -15,28 +15,40 @@ from torch import Tensor
 from otfkd.base.errors import UserError, first_line
 from otfkd.base.files import atomic_file
 from otfkd.base.hashing import sha256_file
-from otfkd.base.processes import broadcast, rank_zero_only
+from otfkd.base.processes import broadcast, rank, rank_zero_only
 
 
-@dataclass
+@dataclass(frozen=True)
 class Snapshot:
     """One cached student.
 
     Attributes:
         id: names the file in the cache.
         step: the optimizer step after which it was taken.
-        sha256: of the file; empty until it is whole.
         dev: its dev score, where it has one.
+        written: gives the sha256 of the file once that is whole.
     """
 
     id: str
     step: int
-    sha256: str
     dev: float | None
+    written: "Future[str]" = field(compare=False, repr=False)
+
+    @property
+    def sha256(self) -> str:
+        """Of the file, which must be whole."""
+        assert self.written.done()  # in several processes nobody may wait alone
+        return self.written.result()
 
     def as_dict(self) -> dict[str, Any]:
-        assert self.sha256  # what is written down names whole files
         return {"id": self.id, "step": self.step, "sha256": self.sha256, "dev": self.dev}
+
+    @classmethod
+    def from_dict(cls, facts: dict[str, Any]) -> Self:
+        """A snapshot that is whole, as a checkpoint names it."""
+        written: Future[str] = Future()
+        written.set_result(facts["sha256"])
+        return cls(facts["id"], facts["step"], facts["dev"], written)
 
 
 class SnapshotCache:
@@ -49,7 +61,7 @@ class SnapshotCache:
     def __init__(self, folder: Path):
         self.folder = folder
         self._writer = ThreadPoolExecutor(1, "snapshots")
-        self._writing: tuple[Snapshot, Future[None]] | None = None
+        self._writing: Snapshot | None = None
         self._copy: dict[str, Tensor] = {}  # of what is being written
 
     def path(self, snapshot_id: str) -> Path:
@@ -69,9 +81,11 @@ class SnapshotCache:
         """
         self.join()
         self._take(weights)
-        snapshot = Snapshot(f"{kind}-{step:08d}", step, "", dev)
-        self._writing = snapshot, self._writer.submit(self._write, snapshot)
-        return snapshot
+        name = f"{kind}-{step:08d}"
+        # Where another process writes, the hash comes with the next join.
+        written: Future[str] = Future() if rank() else self._writer.submit(self._write, self.path(name))
+        self._writing = Snapshot(name, step, dev, written)
+        return self._writing
 
     def _take(self, weights: Mapping[str, Tensor]) -> None:
         # In place where it fits: new memory would have to be mapped first, which takes longer than the copy.
@@ -85,13 +99,11 @@ class SnapshotCache:
         for name, tensor in weights.items():
             self._copy[name].copy_(tensor)
 
-    @rank_zero_only
-    def _write(self, snapshot: Snapshot) -> None:
-        path = self.path(snapshot.id)
+    def _write(self, path: Path) -> str:
         try:
             with atomic_file(path) as temporary:
                 save_file(self._copy, temporary)
-            snapshot.sha256 = sha256_file(path)
+            return sha256_file(path)
         except (OSError, SafetensorError) as error:
             told = getattr(error, "strerror", None) or first_line(error)
             raise UserError(
@@ -107,19 +119,15 @@ class SnapshotCache:
         """
         if self._writing is None:
             return
-        snapshot, written = self._writing
-        self._writing = None
-
-        def outcome() -> str:
-            written.result()
-            return snapshot.sha256
-
-        snapshot.sha256 = broadcast(outcome)
+        written, self._writing = self._writing.written, None
+        sha256 = broadcast(written.result)
+        if not written.done():
+            written.set_result(sha256)
 
     def let_finish(self) -> None:
         """Wait for the writer, whatever becomes of its file: another error already ends the run."""
-        if self._writing is not None:
-            concurrent.futures.wait([self._writing[1]])
+        if self._writing is not None and rank() == 0:
+            concurrent.futures.wait([self._writing.written])
 
     def weights(self, snapshot: Snapshot) -> Mapping[str, Tensor]:
         """A snapshot's weights, to be read before the next is saved; no file is waited for.
@@ -127,7 +135,7 @@ class SnapshotCache:
         Raises:
             UserError: as `load`.
         """
-        if self._writing is not None and self._writing[0] is snapshot:
+        if self._writing is snapshot:
             return self._copy
         return self.load(snapshot)
 
@@ -138,7 +146,7 @@ class SnapshotCache:
             UserError: the file is gone or is no longer what was written.
         """
         path = self.path(snapshot.id)
-        if self._writing is not None and self._writing[0] is snapshot:
+        if self._writing is snapshot:
             self.join()
         try:
             if sha256_file(path) != snapshot.sha256:
@@ -155,7 +163,7 @@ class SnapshotCache:
     def prune(self, keep: Collection[str]) -> None:
         """Delete every snapshot that is not to be kept, but never what is being written."""
         if self._writing is not None:
-            keep = {*keep, self._writing[0].id}
+            keep = {*keep, self._writing.id}
         for path in self.folder.glob("*.safetensors"):
             if path.stem not in keep:
                 path.unlink()

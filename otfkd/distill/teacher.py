@@ -3,12 +3,17 @@
 import copy
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from otfkd.models.encoder import Encoder
+
+@runtime_checkable
+class Shaped(Protocol):
+    """A module that knows whether another's weights mean the same in it."""
+
+    def same_shape(self, other: nn.Module) -> bool: ...
 
 
 class Precomputed(nn.Identity):
@@ -35,6 +40,19 @@ class TeacherSlot(nn.Module):
             student does.
         first_installed: the optimizer step after which the slot was filled.
         installed: the optimizer step after which it last changed.
+
+    Example::
+
+        >>> import otfkd, torch
+        >>> slot, student = otfkd.TeacherSlot(), torch.nn.Linear(4, 2)
+        >>> slot.install([student])
+        >>> frozen = student.weight.clone()
+        >>> torch.nn.init.zeros_(student.weight).sum().item()
+        0.0
+        >>> torch.equal(slot.members[0].weight, frozen), slot.weights, slot.state_dict()
+        (True, [1.0], {})
+        >>> [taught.shape for taught in slot(torch.ones(3, 4))]
+        [torch.Size([3, 2])]
     """
 
     def __init__(self) -> None:
@@ -50,6 +68,10 @@ class TeacherSlot(nn.Module):
     @property
     def filled(self) -> bool:
         return len(self.members) > 0
+
+    def date(self, step: int) -> None:
+        """Note that the slot changed after an optimizer step."""
+        self.installed, self.first_installed = step, self.first_installed or step
 
     def install(
         self,
@@ -130,7 +152,7 @@ def _frozen(module: nn.Module) -> nn.Module:
 
 def _alike(member: nn.Module, student: nn.Module) -> bool:
     """Whether the student's weights mean the same in the member."""
-    if isinstance(member, Encoder) and isinstance(student, Encoder):
+    if isinstance(member, Shaped):
         return member.same_shape(student)
     mine, theirs = member.state_dict(), student.state_dict()
     shapes = {name: tensor.shape for name, tensor in mine.items()}

@@ -18,19 +18,17 @@ from otfkd.data.collate import Batch, LabelledBatch
 from otfkd.distill.checkpoints import check_names
 from otfkd.distill.rate import decayed
 from otfkd.distill.schedule import Plan
-from otfkd.distill.teacher import TeacherSlot
 from otfkd.models.encoder import Encoder, Head
 
 log = logging.getLogger("otfkd")
 
 
 class TrainingModule(L.LightningModule, ABC):
-    """A student in training, its training-only head, and the teacher slot; what is minimised is a subclass's.
+    """A student in training with its training-only head; what is minimised is a subclass's.
 
     Args:
         student: backbone and pooler.
         head: SimCSE's head, used in training only; None for the pooler that has it built in.
-        teacher: the slot.
         config: the run's config.
         plan: between which rotations the learning rate decays, where it restarts.
 
@@ -38,11 +36,10 @@ class TrainingModule(L.LightningModule, ABC):
         skipped: optimizer steps that were left out so far, because their loss or gradient was not finite.
     """
 
-    def __init__(self, student: Encoder, head: Head | None, teacher: TeacherSlot, config: Config, plan: Plan):
+    def __init__(self, student: Encoder, head: Head | None, config: Config, plan: Plan):
         super().__init__()
         self.student = student
         self.head = head
-        self.teacher = teacher
         self.config = config
         self.plan = plan
         self.rate = 0.0  # of the optimizer step just done
@@ -105,10 +102,15 @@ class TrainingModule(L.LightningModule, ABC):
         check_names(checkpoint["state_dict"], self.state_dict(), "the run's checkpoint last.ckpt")
         self.skipped = checkpoint.get("skipped", 0)
 
+    @property
+    def installed(self) -> int:
+        """The optimizer step after which the latest teacher came; 0 without one."""
+        return 0
+
     def learning_rate(self, step: int) -> float:
         """The rate of the optimizer step after `step`; with restarts, each teacher's time has a decay of its own."""
         config, restarts = self.config, self.config.schedule.on_rotation.lr == "restart"
-        start, end = self.plan.decay(step, self.teacher.installed, restarts=restarts)
+        start, end = self.plan.decay(step, self.installed, restarts=restarts)
         return config.optimizer.lr * decayed(config.optimizer.decay, step, start, end)
 
     def step_metrics(self) -> dict[str, float]:
@@ -135,5 +137,5 @@ class TrainingModule(L.LightningModule, ABC):
 
 
 def mean(values: Sequence[Tensor]) -> float:
-    """Of scalars."""
+    """The mean of scalar tensors."""
     return float(torch.stack([value.detach() for value in values]).mean())

@@ -9,7 +9,6 @@ from otfkd.data.collate import LabelledBatch
 from otfkd.data.labelled import CLASSES
 from otfkd.distill.gradcache import in_chunks
 from otfkd.distill.schedule import Plan
-from otfkd.distill.teacher import TeacherSlot
 from otfkd.distill.training import TrainingModule, mean
 from otfkd.finetune.losses import classification, cosent, cosine_regression, supervised_info_nce
 from otfkd.models.encoder import Encoder, Head
@@ -29,7 +28,7 @@ class FineTuning(TrainingModule):
     """
 
     def __init__(self, student: Encoder, head: Head | None, config: Config, plan: Plan):
-        super().__init__(student, head, TeacherSlot(), config, plan)
+        super().__init__(student, head, config, plan)
         self.losses: list[Tensor] = []  # of the micro-batches since the last optimizer step
         self.classifier: nn.Linear | None = None
         if config.objective.supervised == "softmax":

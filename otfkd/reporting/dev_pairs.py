@@ -18,8 +18,7 @@ from otfkd.models.encoder import Encoder
 from otfkd.models.registry import find_model, fingerprint_model, load_encoder
 from otfkd.reporting.methods import Method, TrainedRun
 from otfkd.reporting.space import DevPairs
-from otfkd.runs.folder import RESULTS, stored_config
-from otfkd.runs.rows import read_rows
+from otfkd.runs.folder import RunFolder
 
 log = logging.getLogger("otfkd")
 
@@ -39,7 +38,7 @@ def read_dev(methods: Sequence[Method], *, every_seed: bool) -> list[DevPairs]:
             if not (run.folder / "model").is_dir():
                 raise UserError(f"{run.folder} is not finished and has no selected model yet: let the run go on")
     runs = [(method.label, run) for method in methods for run in (method.runs if every_seed else method.runs[:1])]
-    configs = [stored_config(run.folder) for _, run in runs]
+    configs = [RunFolder(run.folder).read_config() for _, run in runs]
     evaluation, paths = configs[0].evaluation, configs[0].paths
     suite = load_suite(evaluation, paths.data_root, Path(paths.cache))
     before: dict[str, DevPairs] = {}
@@ -57,8 +56,7 @@ def read_dev(methods: Sequence[Method], *, every_seed: bool) -> list[DevPairs]:
 
 
 def _selected(run: TrainedRun) -> Encoder:
-    results = run.folder / RESULTS
-    rows = read_rows(results) if results.is_file() else []
+    rows = RunFolder(run.folder).read_rows()
     encoder = load_encoder(find_model(str(run.folder / "model")))
     scored = {row.weights_sha256 for row in rows if row.checkpoint == "selected"}
     if scored and hash_weights(encoder) not in scored:

@@ -8,10 +8,9 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 
 from otfkd.base.errors import UserError
-from otfkd.base.files import read_json_lines
 from otfkd.models.encoder import Encoder
-from otfkd.runs.folder import RESULTS, read_provenance
-from otfkd.runs.rows import Row, read_rows
+from otfkd.runs.folder import run_of
+from otfkd.runs.rows import Row
 
 
 @dataclass(frozen=True)
@@ -45,18 +44,13 @@ class History:
 
 def read_history(model: Path) -> History | None:
     """What is known of where a model's folder comes from; None for one that is no run's."""
-    run = model.parent
-    provenance = read_provenance(run)
-    if model.name != "model" or provenance is None:
+    run = run_of(model)
+    provenance = None if run is None else run.read_provenance()
+    if run is None or provenance is None:
         return None
-    plan, config, rotations = run / "plan.txt", run / "config.yaml", run / "rotations.jsonl"
-    return History(
-        provenance,
-        cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(config))) if config.is_file() else {},
-        plan.read_text(encoding="utf-8") if plan.is_file() else "",
-        read_json_lines(rotations) if rotations.is_file() else [],
-        read_rows(run / RESULTS) if (run / RESULTS).is_file() else [],
-    )
+    config = cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(run.config_file)))
+    rotations = [record.line() for record in run.read_rotations()]
+    return History(provenance.model_dump(), config, run.read_plan(), rotations, run.read_rows())
 
 
 def check_history(history: History, encoder: Encoder, weights_sha256: str) -> None:
@@ -64,6 +58,6 @@ def check_history(history: History, encoder: Encoder, weights_sha256: str) -> No
     for row in history.rows:
         if row.checkpoint == "selected" and (row.weights_sha256, row.pooler) != (weights_sha256, encoder.pooler):
             raise UserError(
-                f"the run's {RESULTS} scores weights {row.weights_sha256[:8]} by {row.pooler}, and its model is "
+                f"the run's results.jsonl scores weights {row.weights_sha256[:8]} by {row.pooler}, and its model is "
                 f"{weights_sha256[:8]} by {encoder.pooler}: export the model as the run left it"
             )

@@ -3,16 +3,16 @@
 import math
 import sys
 from pathlib import Path
-from typing import Any
 
 from otfkd.config.schema import Config
-from otfkd.base.files import read_json_lines
+from otfkd.runs.folder import RunFolder, Timing
+from otfkd.runs.rotations import Refused
 from otfkd.runs.rows import Cost, DevPoint
 
 _VIEW = 3  # forward, and a backward pass counted as two (Kaplan et al. 2020, sec. 2.1)
 
 
-def read_cost(folder: Path, config: Config, initial_members: int, sentences: int) -> Cost:
+def read_cost(folder: RunFolder, config: Config, initial_members: int, sentences: int) -> Cost:
     """The cost of a finished run.
 
     Args:
@@ -21,21 +21,20 @@ def read_cost(folder: Path, config: Config, initial_members: int, sentences: int
         initial_members: of the teacher that filled its slot at step 0.
         sentences: of the corpus.
     """
-    rotations = read_json_lines(folder / "rotations.jsonl")
-    taught = [(row["step"], row.get("members", 1)) for row in rotations if "generation" in row]
-    members = [(0, initial_members), *taught]
-    seconds, at_step, peak = _clock(read_json_lines(folder / "timings.jsonl"))
-    scores = [(row["step"], row["dev"]) for row in read_json_lines(folder / "metrics.jsonl") if "dev" in row]
+    rotations = folder.read_rotations()
+    generations = [record for record in rotations if not isinstance(record, Refused)]
+    members = [(0, initial_members), *((one.step, one.members) for one in generations)]
+    seconds, at_step, peak = _clock(folder.read_timings())
     return Cost(
         seconds=seconds,
         forwards=forwards(config, members, config.trainer.max_steps, sentences),
         peak_bytes=peak,
         curve=tuple(
             DevPoint(step=step, dev=dev, seconds=at_step[step], forwards=forwards(config, members, step, sentences))
-            for step, dev in scores
+            for step, dev in folder.read_dev_scores().items()
         ),
-        rotations=tuple((row["step"], row.get("sha256")) for row in rotations if "generation" in row),
-        refused=sum(row["event"] == "refused" for row in rotations),
+        rotations=tuple((one.step, one.sha256) for one in generations),
+        refused=len(rotations) - len(generations),
     )
 
 
@@ -65,19 +64,19 @@ def forwards(config: Config, members: list[tuple[int, int]], step: int, sentence
     return passes * config.trainer.accumulate
 
 
-def _clock(events: list[dict[str, Any]]) -> tuple[float, dict[int, float], int | None]:
+def _clock(events: list[Timing]) -> tuple[float, dict[int, float], int | None]:
     """Seconds in all and until each dev score, over every attempt at a run, and the highest peak of memory."""
     earlier = last = 0.0
     until: dict[int, float] = {}
     peaks: list[int] = []
     for event in events:
-        if event["event"] == "start":
+        if event.event == "start":
             earlier, last = earlier + last, 0.0
-        last = event["seconds"]
-        if event["event"] == "dev":
-            until[event["step"]] = earlier + last
-        if event.get("peak_bytes") is not None:
-            peaks.append(event["peak_bytes"])
+        last = event.seconds
+        if event.event == "dev" and event.step is not None:
+            until[event.step] = earlier + last
+        if event.peak_bytes is not None:
+            peaks.append(event.peak_bytes)
     return earlier + last, until, max(peaks, default=None)
 
 

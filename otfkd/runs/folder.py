@@ -1,69 +1,310 @@
-"""A run's folder: held by one command at a time, kept aside rather than overwritten, with a log of its own."""
+"""A run's folder: every file name in it, its lock, the state it is in, and what its files say.
+
+No other module spells a file name of a run.
+"""
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from otfkd.base.errors import UserError
+from otfkd.base.errors import UserError, first_line
+from otfkd.base.files import clear_unfinished, read_json_lines, write_text
 from otfkd.config.schema import Config
+from otfkd.config.stored import StoredConfig
+from otfkd.runs.rotations import Follows, Refused, Rotated, read_record
+from otfkd.runs.rows import Row, read_rows, write_rows
 
-RESULTS = "results.jsonl"
-PROVENANCE = "provenance.json"
+State = Literal["new", "training", "interrupted", "finished", "kept aside"]
+
+METRICS = "metrics.jsonl"
+ROTATIONS = "rotations.jsonl"
+_KEPT = ".kept-"
+_PROVENANCE = "provenance.json"
+_PATIENCE = 0.5  # seconds for a lock: whoever asks for a run's state holds it for a moment
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's folder.
+class Provenance(BaseModel):
+    """What a run's numbers came from; what an earlier version did not write is unknown.
 
-    Raises:
-        UserError: another process holds it.
+    Attributes:
+        config_hash: names what the run computes.
+        seed: its seed.
+        fingerprints: content hashes of its inputs: `model`, `corpus`, `suite`, `teacher`.
+        environment: revision, versions, device, threads.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder.parent / f".{folder.name}.lock", timeout=0):
-            yield
-    except Timeout:
-        raise UserError(
-            f"another process is training in {folder}: wait for it, or change the config or the seed"
-        ) from None
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    config_hash: str
+    seed: int | None = None
+    fingerprints: dict[str, str] = {}
+    environment: dict[str, Any] = {}
 
 
-def set_aside(folder: Path) -> None:
-    """Move what an earlier run left to a name of its own."""
-    if folder.exists():
-        number = 1 + sum(1 for _ in folder.parent.glob(f"{folder.name}.kept-*"))
-        shutil.move(folder, folder.with_name(f"{folder.name}.kept-{number}"))
+class Timing(BaseModel):
+    """A line of timings.jsonl: `seconds` since the log was opened, which each attempt at a run does anew.
 
-
-def read_provenance(folder: Path) -> dict[str, Any] | None:
-    """What a run's folder says of its origin; None for a folder that is no run's."""
-    path = folder / PROVENANCE
-    if not path.is_file():
-        return None
-    facts: dict[str, Any] = json.loads(path.read_text())
-    return facts
-
-
-def stored_config(folder: Path) -> Config:
-    """The config that a run's folder keeps.
-
-    Raises:
-        UserError: there is none, or another version of otfkd wrote it.
+    `at` is the time of the calendar, in seconds since 1970.
     """
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{path} is missing: give a run's own folder")
-    try:
-        return Config.model_validate(OmegaConf.to_container(OmegaConf.load(path)))
-    except ValidationError as error:
-        key = ".".join(map(str, error.errors()[0]["loc"]))
-        raise UserError(
-            f"{path} is of another version of otfkd (its {key}): train the run again with this one"
-        ) from None
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    event: str
+    seconds: float
+    at: float = 0.0
+    step: int | None = None
+    peak_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run; it need not be there yet.
+
+    Attributes:
+        path: where it is.
+    """
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    # What is written once, before the first step.
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def plan_file(self) -> Path:
+        return self.path / "plan.txt"
+
+    @property
+    def provenance_file(self) -> Path:
+        return self.path / _PROVENANCE
+
+    # What grows while a run goes on.
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / METRICS
+
+    @property
+    def rotations_file(self) -> Path:
+        return self.path / ROTATIONS
+
+    @property
+    def timings_file(self) -> Path:
+        return self.path / "timings.jsonl"
+
+    def log_file(self, rank: int = 0) -> Path:
+        """The messages of one process."""
+        return self.path / (f"run.{rank}.log" if rank else "run.log")
+
+    @property
+    def snapshots(self) -> Path:
+        return self.path / "snapshots"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """What the run resumes from."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def best_student(self) -> Path:
+        """The weights that dev prefers so far."""
+        return self.path / "checkpoints" / "best.safetensors"
+
+    def logger(self, name: str) -> Path:
+        """The files of a logger."""
+        return self.path / name
+
+    @property
+    def wandb_id_file(self) -> Path:
+        return self.logger("wandb") / "id"
+
+    # What a finished run leaves.
+
+    @property
+    def model(self) -> Path:
+        """The exported model that dev chose."""
+        return self.path / "model"
+
+    @property
+    def results_file(self) -> Path:
+        """The scores, written last: a run that has them is finished."""
+        return self.path / "results.jsonl"
+
+    @property
+    def transfer_file(self) -> Path:
+        """Transfer scores of the model, made when a table asks for them."""
+        return self.path / "transfer.jsonl"
+
+    # Its state.
+
+    @property
+    def finished(self) -> bool:
+        return self.results_file.is_file()
+
+    @property
+    def kept_aside(self) -> bool:
+        """Whether `fresh=true` moved it here."""
+        return _KEPT in self.path.name
+
+    @property
+    def state(self) -> State:
+        """Where the run stands: `training` while a process holds its lock, `new` while there is nothing to resume."""
+        if self.kept_aside:
+            return "kept aside"
+        if self.finished:
+            return "finished"
+        if self._locked:
+            return "training"
+        return "interrupted" if self.last_checkpoint.is_file() else "new"
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.path.parent / f".{self.path.name}.lock"
+
+    @property
+    def _locked(self) -> bool:
+        if not self._lock_file.exists() or not os.access(self._lock_file, os.W_OK):
+            return False
+        try:
+            with FileLock(self._lock_file, timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    @contextlib.contextmanager
+    def held(self, *, fresh: bool = False) -> Iterator[None]:
+        """Hold the folder for one process, and clear what a killed one left half written in it.
+
+        Args:
+            fresh: move what an earlier run left to a name of its own first.
+
+        Raises:
+            UserError: another process holds it.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self._lock_file, timeout=_PATIENCE):
+                if fresh:
+                    self._set_aside()
+                clear_unfinished(self.path)
+                yield
+        except Timeout:
+            raise UserError(
+                f"another process is training in {self}: wait for it, or change the config or the seed"
+            ) from None
+
+    def _set_aside(self) -> None:
+        if self.path.exists():
+            number = 1 + sum(1 for _ in self.path.parent.glob(f"{self.path.name}{_KEPT}*"))
+            shutil.move(self.path, self.path.with_name(f"{self.path.name}{_KEPT}{number}"))
+
+    # Writing.
+
+    def describe(self, config: Config, plan: str, provenance: Provenance) -> None:
+        """Write what is known of a run before its first step."""
+        write_text(self.config_file, OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json"))))
+        write_text(self.plan_file, plan + "\n")
+        write_text(self.provenance_file, json.dumps(provenance.model_dump(), indent=2) + "\n")
+
+    def finish(self, rows: list[Row]) -> None:
+        """Write a run's scores: with them there, it is finished."""
+        write_rows(self.results_file, rows)
+
+    # Reading.
+
+    def read_config(self) -> Config:
+        """The config.
+
+        Raises:
+            UserError: there is none, or another version of otfkd wrote it.
+        """
+        try:
+            return Config.model_validate(self._settings())
+        except ValidationError as error:
+            key = ".".join(map(str, error.errors()[0]["loc"]))
+            raise UserError(
+                f"{self.config_file} is of another version of otfkd (its {key}): train the run again with this one"
+            ) from None
+
+    def read_stored_config(self) -> StoredConfig:
+        """The config as far as this version can read it; nothing of it where there is none."""
+        return StoredConfig.model_validate(self._settings() if self.config_file.is_file() else {})
+
+    def _settings(self) -> dict[str, Any]:
+        if not self.config_file.is_file():
+            raise UserError(f"{self.config_file} is missing: give a run's own folder")
+        return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(self.config_file)))
+
+    def read_plan(self) -> str:
+        """The plan in words, with the folders that models were found in; empty where there is none."""
+        return self.plan_file.read_text(encoding="utf-8") if self.plan_file.is_file() else ""
+
+    def read_provenance(self) -> Provenance | None:
+        """What the run's numbers came from; None for a folder that is no run's.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        if not self.provenance_file.is_file():
+            return None
+        try:
+            return Provenance.model_validate_json(self.provenance_file.read_bytes())
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{self.provenance_file} cannot be read ({first_line(error)}): train the run again"
+            ) from None
+
+    def read_metrics(self) -> list[tuple[int, dict[str, float]]]:
+        """The lines of metrics.jsonl: each an optimizer step and its numbers."""
+        return [(row.pop("step"), row) for row in _lines(self.metrics_file)]
+
+    def read_dev_scores(self) -> dict[int, float]:
+        """The dev score after each step that has one."""
+        return {step: values["dev"] for step, values in self.read_metrics() if "dev" in values}
+
+    def read_rotations(self) -> list[Rotated | Refused | Follows]:
+        """What happened to the teacher, in order."""
+        return [read_record(line) for line in _lines(self.rotations_file)]
+
+    def read_timings(self) -> list[Timing]:
+        """When something happened."""
+        return [Timing.model_validate(line) for line in _lines(self.timings_file)]
+
+    def read_rows(self) -> list[Row]:
+        """The scores; none before the run is finished."""
+        return read_rows(self.results_file) if self.finished else []
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return read_json_lines(path) if path.is_file() else []
+
+
+def run_of(model: Path) -> RunFolder | None:
+    """The run whose exported model a folder is; None for any other model."""
+    run = RunFolder(model.parent)
+    return run if run.model == model and run.provenance_file.is_file() else None
+
+
+def find_runs(below: Path) -> list[RunFolder]:
+    """Every run at or below a folder, in order, but for those that `fresh=true` kept aside."""
+    found = [RunFolder(file.parent) for file in sorted(below.rglob(_PROVENANCE))]
+    return [run for run in found if not is_kept_aside(run.path.relative_to(below))]
+
+
+def is_kept_aside(path: Path) -> bool:
+    """Whether a path leads into a run that `fresh=true` kept aside."""
+    return any(_KEPT in part for part in path.parts)

@@ -3,11 +3,12 @@
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
-from otfkd.base.files import JsonLines, read_json_lines
-from otfkd.base.processes import rank_zero_only, rank
+from otfkd.base.files import JsonLines
+from otfkd.base.processes import rank, rank_zero_only
+from otfkd.runs.folder import RunFolder
+from otfkd.runs.rotations import Follows, Refused, Rotated
 
 Point = tuple[int, Mapping[str, float]]  # an optimizer step and its numbers
 
@@ -27,10 +28,11 @@ class RunLog:
     Clock times have a file of their own, outside the promise that a resumed run writes the same bytes.
     """
 
-    def __init__(self, folder: Path, mirror: Mirror | None = None):
-        self._metrics = JsonLines(folder / "metrics.jsonl")
-        self._rotations = JsonLines(folder / "rotations.jsonl")
-        self._timings = JsonLines(folder / "timings.jsonl")
+    def __init__(self, folder: RunFolder, mirror: Mirror | None = None):
+        self._folder = folder
+        self._metrics = JsonLines(folder.metrics_file)
+        self._rotations = JsonLines(folder.rotations_file)
+        self._timings = JsonLines(folder.timings_file)
         if rank() == 0:
             self._timings.drop_half_line()  # the others are cut back to a checkpoint's length
         self._mirror = mirror
@@ -45,15 +47,15 @@ class RunLog:
             self._mirror.log(step, values)
 
     @rank_zero_only
-    def announce(self, row: dict[str, Any]) -> None:
+    def announce(self, record: Rotated | Refused | Follows) -> None:
         """Tell people of a rotation; its line follows when the snapshot's file is whole."""
         if self._mirror is not None:
-            self._mirror.log(*_rotation_point(row))
-        logging.getLogger("otfkd").info("after step %d, %s", row["step"], _told(row))
+            self._mirror.log(*_point(record))
+        logging.getLogger("otfkd").info("after step %d, %s", record.step, _in_words(record))
 
     @rank_zero_only
-    def rotation(self, row: dict[str, Any]) -> None:
-        self._rotations.append(row)
+    def rotation(self, record: Rotated | Refused | Follows) -> None:
+        self._rotations.append(record.line())
 
     @rank_zero_only
     def timing(self, event: str, **facts: Any) -> None:
@@ -70,26 +72,30 @@ class RunLog:
         self._metrics.truncate(offsets["metrics"])
         self._rotations.truncate(offsets["rotations"])
         if self._mirror is not None:
-            metrics = [(row.pop("step"), row) for row in read_json_lines(self._metrics.path)]
-            rotations = map(_rotation_point, read_json_lines(self._rotations.path))
-            self._mirror.begin(sorted([*metrics, *rotations], key=lambda point: point[0]))
+            rotations = map(_point, self._folder.read_rotations())
+            self._mirror.begin(sorted([*self._folder.read_metrics(), *rotations], key=lambda point: point[0]))
 
 
-def _rotation_point(row: dict[str, Any]) -> Point:
+def _point(record: Rotated | Refused | Follows) -> Point:
     """The numbers of a rotation; none of one that was refused."""
-    numbers = {f"rotation/{name}": value for name, value in row.items() if isinstance(value, int | float)}
-    return row["step"], numbers if "generation" in row else {}
+    if isinstance(record, Refused):
+        return record.step, {}
+    numbers = {f"rotation/{name}": value for name, value in record.line().items() if isinstance(value, int | float)}
+    return record.step, numbers
 
 
-def _told(row: dict[str, Any]) -> str:
-    """A line of rotations.jsonl in words."""
-    if row["event"] == "refused":
-        return f"no rotation: {row['reason']}"
-    if row["event"] == "follows":
-        return "the student's moving average became the teacher"
-    told = f"{row['snapshot']} became teacher {row['generation']}"
-    agreement, before, after = row.get("agreement_after"), row.get("kd_gradient_before"), row.get("kd_gradient_after")
-    if agreement is not None and agreement > SAME:
-        left = "" if not before else f", the distillation's gradient {after / before:.0%} of what it was"
-        told += f", which ranks as the student does (agreement {agreement:.3f}{left}): it has little new to teach yet"
-    return told
+def _in_words(record: Rotated | Refused | Follows) -> str:
+    match record:
+        case Refused():
+            return f"no rotation: {record.reason}"
+        case Follows():
+            return "the student's moving average became the teacher"
+        case Rotated():
+            told = f"{record.snapshot} became teacher {record.generation}"
+            if record.agreement_after is not None and record.agreement_after > SAME:
+                told += f", which ranks as the student does (agreement {record.agreement_after:.3f}"
+                if record.kd_gradient_before and record.kd_gradient_after is not None:
+                    left = record.kd_gradient_after / record.kd_gradient_before
+                    told += f", the distillation's gradient {left:.0%} of what it was"
+                told += "): it has little new to teach yet"
+            return told

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from otfkd.base.errors import UserError
-from otfkd.config.composition import compose, load_config, prepare_overrides
+from otfkd.config.composition import load_config, load_evaluate_config, prepare_overrides
 from otfkd.config.schema import Config, EvaluateConfig, EvaluationConfig, ModelConfig
 from otfkd.evaluation.scoring import score_model
-from otfkd.runs.folder import RESULTS
+from otfkd.runs.folder import RunFolder
 from otfkd.runs.rows import Row, read_rows, write_rows
 from otfkd.tables.definition import RowSpec, TableSpec
 from otfkd.tables.published import Published
@@ -127,8 +127,7 @@ def _arguments(
 
 
 def _transfer_evaluation() -> EvaluationConfig:
-    composed = compose(prepare_overrides(["evaluation=transfer"], EvaluateConfig), "evaluate")
-    return EvaluateConfig.from_hydra(composed).evaluation
+    return load_evaluate_config(["evaluation=transfer"]).evaluation
 
 
 def inputs(job: Job, folders: Folders) -> dict[str, Path]:
@@ -194,21 +193,21 @@ def _run(job: Job, folders: Folders) -> tuple[Row, Row, Path]:
 def _score_untrained(job: Job) -> tuple[Path, list[Row]]:
     """Score an encoder as it comes, once: the scores are kept like a run's."""
     folder = untrained_folder(prepare(job.config))
-    if not (folder / RESULTS).is_file():
+    if not folder.finished:
         config = job.config
         wanted = EvaluateConfig(model=config.model, evaluation=config.evaluation, output=None, paths=config.paths)
-        write_rows(folder / RESULTS, score_model(wanted))
-    return folder, read_rows(folder / RESULTS)
+        folder.finish(score_model(wanted))
+    return folder.path, folder.read_rows()
 
 
-def untrained_folder(run: Run) -> Path:
+def untrained_folder(run: Run) -> RunFolder:
     """Where the scores of an encoder as it comes are kept."""
-    return Path(run.config.paths.runs) / "untrained" / run.hash
+    return RunFolder(Path(run.config.paths.runs) / "untrained" / run.hash)
 
 
 def _transfer(job: Job, evaluation: EvaluationConfig, folder: Path, scored: Row) -> Row:
     """The transfer scores of a model that has STS scores, kept beside them."""
-    path = folder / "transfer.jsonl"
+    path = RunFolder(folder).transfer_file
     if not path.is_file():
         model = job.config.model
         if job.seed is not None:

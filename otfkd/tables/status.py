@@ -8,8 +8,8 @@ from typing import Literal
 
 from otfkd.config.composition import quoted
 from otfkd.runs.cost import forwards
-from otfkd.runs.folder import RESULTS
-from otfkd.runs.rows import Cost, read_rows
+from otfkd.runs.folder import RunFolder, State
+from otfkd.runs.rows import Cost
 from otfkd.tables.jobs import Job, Key, filled, inputs, untrained_folder
 from otfkd.training.run import Run, prepare
 
@@ -26,7 +26,7 @@ class JobStatus:
     """
 
     job: Job
-    state: Literal["finished", "interrupted", "new", "waits", "shared"]
+    state: State | Literal["waits", "shared"]
     starts: Mapping[str, Path] = field(default_factory=dict)
     cost: Cost | None = None
 
@@ -54,21 +54,20 @@ def job_states(jobs: Sequence[Job]) -> Iterator[JobStatus]:
         else:
             folder = _folder(job, prepare(filled(job, finished)))
             starts = inputs(job, finished)
-            if (folder / RESULTS).is_file():
-                finished[job.key] = folder
-                yield JobStatus(job, "finished", starts, read_rows(folder / RESULTS)[0].cost)
-            else:
-                begun = (folder / "checkpoints" / "last.ckpt").is_file()
-                yield JobStatus(job, "interrupted" if begun else "new", starts)
+            if folder.finished:
+                finished[job.key] = folder.path
+            cost = folder.read_rows()[0].cost if folder.finished else None
+            yield JobStatus(job, folder.state, starts, cost)
 
 
-def _folder(job: Job, run: Run) -> Path:
+def _folder(job: Job, run: Run) -> RunFolder:
     return run.folder if job.seed is not None else untrained_folder(run)
 
 
 _WORDS = {
     "finished": "finished",
     "interrupted": "interrupted, goes on",
+    "training": "trains right now",
     "new": "new",
     "waits": "new, waits for the run it starts from",
     "shared": "the same run as a row above",

@@ -1,7 +1,8 @@
-"""What a run's models are fed: the corpus or the examples as each of them reads it."""
+"""What a run's models read: the batches of its corpus or examples, and the initial teacher with what it reads."""
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -54,25 +55,34 @@ def corpus_data(run: Run, corpus: Corpus, student: Encoder, teachers: Sequence[T
     return data
 
 
-def initial_teacher(
-    run: Run, corpus: Corpus, student: Encoder, teachers: list[Encoder]
-) -> tuple[list[nn.Module], list[TeacherInput], list[int | None]]:
-    """Who is to teach from the start.
+@dataclass(frozen=True)
+class InitialTeacher:
+    """Who teaches from the start.
+
+    Attributes:
+        members: in order; none where the slot starts empty.
+        inputs: what some of them read instead of the student's tokens.
+        reads: for each member the position of its own among the inputs; None where it reads as the student does.
+    """
+
+    members: Sequence[nn.Module]
+    inputs: Sequence[TeacherInput]
+    reads: Sequence[int | None]
+
+
+def initial_teacher(run: Run, corpus: Corpus, student: Encoder, teachers: Sequence[Encoder]) -> InitialTeacher:
+    """Make the initial teacher of its encoders, or of their precomputed embeddings.
 
     Args:
         run: the run.
         corpus: its text.
-        student: what a teacher reads alike needs no tokens of its own.
-        teachers: the encoders; dropped where their embeddings will do, for they are as large as the student.
-
-    Returns:
-        The members, what some of them read instead of the student's tokens, and which of these each reads, if any.
+        student: a teacher that reads alike needs no tokens of its own.
+        teachers: the encoders.
     """
     if run.config.precomputes:
         files = precomputed(run, corpus, teachers)
-        teachers.clear()
-        return [Precomputed(file.width) for file in files], [*files], [*range(len(files))]
-    readers = {teacher.reading: teacher for teacher in teachers}
-    own = [reading for reading in readers if reading != student.reading]
-    reads = [None if teacher.reading == student.reading else own.index(teacher.reading) for teacher in teachers]
-    return [*teachers], [_source(run, corpus, readers[reading]) for reading in own], reads
+        return InitialTeacher([Precomputed(file.width) for file in files], files, range(len(files)))
+    readers = {teacher.input_hash: teacher for teacher in teachers}
+    own = [name for name in readers if name != student.input_hash]
+    reads = [None if one.input_hash == student.input_hash else own.index(one.input_hash) for one in teachers]
+    return InitialTeacher(teachers, [_source(run, corpus, readers[name]) for name in own], reads)

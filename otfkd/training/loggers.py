@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from otfkd.base.errors import UserError, first_line
 from otfkd.config.schema import LoggerConfig
+from otfkd.runs.folder import METRICS, ROTATIONS
 from otfkd.runs.log import Point
 from otfkd.runs.rows import Row
 from otfkd.training.run import Run
@@ -54,7 +55,7 @@ def make_mirror(run: Run, *, resumed: bool) -> "Mirror | None":
 
 def _local(run: Run, kind: type[CSVLogger] | type[TensorBoardLogger], **options: Any) -> Logger:
     """A logger of files in a folder of its own, which is emptied: the run's own files fill it again."""
-    folder = run.folder / run.config.logger.name
+    folder = run.folder.logger(run.config.logger.name)
     shutil.rmtree(folder, ignore_errors=True)
     made = kind(folder.parent, name="", version=folder.name, **options)
     made.log_hyperparams(flat(run.config.model_dump(mode="json")))
@@ -106,8 +107,8 @@ class Mirror:
             self._attempt(partial(self._logger.finalize, "success" if error is None else "failed"))
         if self._lost:
             log.warning(
-                "%s lost %d of %d points (%s): metrics.jsonl and rotations.jsonl have them all",
-                self.name, self._lost, self._given, self._trouble,
+                "%s lost %d of %d points (%s): %s and %s have them all",
+                self.name, self._lost, self._given, self._trouble, METRICS, ROTATIONS,
             )  # fmt: skip
 
     def _give(self) -> None:

@@ -7,16 +7,15 @@ from otfkd.data.corpus import Corpus
 from otfkd.data.labelled import Examples
 from otfkd.distill.schedule import Plan
 from otfkd.models.encoder import Encoder
-from otfkd.training.run import Run
+from otfkd.training.run import Models, Run
 from otfkd.training.teacher_embeddings import embedding_files
 
 
-def describe(run: Run, student: Encoder, teachers: Sequence[Encoder]) -> str:
+def describe(run: Run, models: Models) -> str:
     """The plan in words: data, steps, what is due when, and what it will take."""
-    config, plan = run.config, run.plan
-    state = "finished" if run.finished else "interrupted" if (run.folder / "checkpoints/last.ckpt").is_file() else "new"
+    config, plan, student, teachers = run.config, run.plan, models.student, models.teachers
     rows = [
-        ("run", f"{run.folder} ({state})"),
+        ("run", f"{run.folder} ({run.folder.state})"),
         ("student", f"{run.base_folder}, pooler {student.pooler}, {_count(student):,} parameters"),
         ("teacher", _teacher_line(run, teachers)),
         *_embeddings_lines(run, teachers),

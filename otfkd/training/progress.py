@@ -10,10 +10,9 @@ import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from otfkd.distill.rotation import TeacherRotation
+from otfkd.distill.driver import RunDriver
 from otfkd.distill.training import TrainingModule
 from otfkd.runs.cost import forget_peak_memory, peak_memory
-from otfkd.runs.log import RunLog
 
 _LINES = 10  # plain lines a run, where there is no terminal
 
@@ -28,11 +27,11 @@ def counted(what: str, total: int) -> Iterator[Callable[[int], object]]:
     """Show how far something long has come and how long it may still take.
 
     Args:
-        what: is counted.
+        what: the things that are counted, for the reader.
         total: how many there are.
 
     Yields:
-        What is to be told how many more are done.
+        A function that takes how many more are done.
     """
     console = Console(stderr=True)
     if console.is_terminal:
@@ -57,15 +56,14 @@ class StepReport(L.Callback):
     """Writes each optimizer step's metrics and shows them; before the rotation, so a line names its step's teacher.
 
     Args:
-        rotation: knows the teacher's generation and the newest dev score.
-        log: where metrics are written.
+        driver: knows the teacher's generation and the newest dev score, and where metrics are written.
         every: optimizer steps between lines of metrics.
         total: optimizer steps of the run.
     """
 
-    def __init__(self, rotation: TeacherRotation, log: RunLog, every: int, total: int):
-        self.rotation = rotation
-        self.run_log = log
+    def __init__(self, driver: RunDriver, every: int, total: int):
+        self.driver = driver
+        self.run_log = driver.run_log
         self.every = every
         self.total = total
         self.step = 0
@@ -93,7 +91,7 @@ class StepReport(L.Callback):
         values = module.step_metrics()
         last = self.step == self.total
         if self.step % self.every == 0 or last:
-            self.run_log.metrics(self.step, {**values, "generation": self.rotation.generation})
+            self.run_log.metrics(self.step, {**values, "generation": self.driver.generation})
         shown = self._describe(values)
         if self.bar is not None:
             self.bar.update(self.task, completed=self.step, description=shown)
@@ -105,9 +103,9 @@ class StepReport(L.Callback):
         parts = [f"loss {values['loss']:.4f}" if "loss" in values else "left out"]
         if "kd" in values:
             parts.append(f"kd {values['kd']:.4f}")
-        parts.append(f"teacher {self.rotation.generation}")
-        if self.rotation.dev.latest is not None:
-            parts.append(f"dev {self.rotation.dev.latest:.2f}")
+        parts.append(f"teacher {self.driver.generation}")
+        if self.driver.dev.latest is not None:
+            parts.append(f"dev {self.driver.dev.latest:.2f}")
         return "  ".join(parts)
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:

@@ -20,7 +20,7 @@ from otfkd.distill.mlm import MaskedLanguage, load_masked_language
 from otfkd.distill.schedule import Plan, make_plan
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import find_model, fingerprint_model, load_encoder
-from otfkd.runs.folder import RESULTS, read_provenance
+from otfkd.runs.folder import RunFolder, is_kept_aside, run_of
 from otfkd.runs.rows import FineTuned
 
 
@@ -57,11 +57,12 @@ class Run:
 
     def _lineages(self, models: Sequence[Path]) -> list[str]:
         """What models are called in the hash: earlier runs by their configs, so that seeds share a folder."""
-        origins = [read_provenance(folder.parent) for folder in models]
-        seeds = {origin["seed"] for origin in origins if origin is not None}
+        runs = [run_of(folder) for folder in models]
+        origins = [None if run is None else run.read_provenance() for run in runs]
+        seeds = {origin.seed for origin in origins if origin is not None}
         own = seeds == {self.config.seed}  # each seed has models of its own, rather than all seeds the same several
         return [
-            f"run {origin['config_hash']}, seed {'the same' if own else origin['seed']}"
+            f"run {origin.config_hash}, seed {'the same' if own else origin.seed}"
             if origin is not None
             else fingerprint_model(folder)
             for folder, origin in zip(models, origins, strict=True)
@@ -84,9 +85,9 @@ class Run:
         )
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> RunFolder:
         """The run's own folder: the same command finds it again."""
-        return Path(self.config.paths.runs) / self.config.name / self.hash / f"s{self.config.seed}"
+        return RunFolder(Path(self.config.paths.runs) / self.config.name / self.hash / f"s{self.config.seed}")
 
     @property
     def cache(self) -> Path:
@@ -99,20 +100,20 @@ class Run:
         return torch.device("cuda" if gpu else "cpu")
 
     @property
-    def finished(self) -> bool:
-        return (self.folder / RESULTS).is_file()
-
-    @property
     def base_folder(self) -> Path:
         """Where the student's weights come from at step 0."""
         if self.config.student.init == "teacher":
             return self.teachers[0]
         return self.model
 
+    def load_models(self) -> "Models":
+        student = self.load_student()
+        return Models(student, self.load_teachers(), self.load_mlm(student))
+
     def load_student(self) -> Encoder:
         model = self.config.model
         torch.manual_seed(derived_seed(self.config.seed, "head"))  # the pooler cls_head may start untrained
-        return self._reading(load_encoder(self.base_folder, model.pooler, model.layers, train=True))
+        return self._checked(load_encoder(self.base_folder, model.pooler, model.layers, train=True))
 
     def load_mlm(self, student: Encoder) -> MaskedLanguage | None:
         objective = self.config.objective
@@ -122,9 +123,9 @@ class Run:
 
     def load_teachers(self) -> list[Encoder]:
         teacher = self.config.teacher
-        return [self._reading(load_encoder(folder, teacher.pooler, teacher.layers)) for folder in self.teachers]
+        return [self._checked(load_encoder(folder, teacher.pooler, teacher.layers)) for folder in self.teachers]
 
-    def _reading(self, encoder: Encoder) -> Encoder:
+    def _checked(self, encoder: Encoder) -> Encoder:
         length = self.config.data.max_length
         if length > encoder.positions:
             raise UserError(
@@ -132,6 +133,26 @@ class Run:
                 f"{encoder.backbone.name_or_path} reads: lower it"
             )
         return encoder
+
+
+@dataclass
+class Models:
+    """What a run loads.
+
+    Attributes:
+        student: it trains.
+        teachers: members of the initial teacher, until they are handed over.
+        mlm: the head of SimCSE's auxiliary loss, where the objective has one.
+    """
+
+    student: Encoder
+    teachers: list[Encoder]
+    mlm: MaskedLanguage | None
+
+    def hand_over_teachers(self) -> list[Encoder]:
+        """Give the teachers away: where their embeddings are precomputed nobody keeps them, as large as they are."""
+        teachers, self.teachers = self.teachers, []
+        return teachers
 
 
 def prepare(config: Config) -> Run:
@@ -202,7 +223,7 @@ def _matches(path: str) -> list[str]:
     if not glob.has_magic(path) or pattern.exists():
         return [path]
     found = sorted(glob.glob(str(pattern)))  # noqa: PTH207  Path.glob takes no absolute pattern
-    return [folder for folder in found if ".kept-" not in folder]  # set aside by fresh=true
+    return [folder for folder in found if not is_kept_aside(Path(folder))]
 
 
 def _check_writable(key: str, folder: Path) -> None:

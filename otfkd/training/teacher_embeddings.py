@@ -60,7 +60,7 @@ def _key(run: Run, files: str, teacher: Encoder) -> str:
     else:
         device = f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
     facts = [
-        FORMAT, run.data.sha256, teacher.reading, run.config.data.max_length,
+        FORMAT, run.data.sha256, teacher.input_hash, run.config.data.max_length,
         files, teacher.backbone.config.num_hidden_layers, teacher.pooler, teacher.pool_prompt, teacher.normalize,
         run.config.precision.model_dump(), torch.__version__, transformers.__version__, device,
     ]  # fmt: skip

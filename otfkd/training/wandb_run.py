@@ -11,7 +11,7 @@ from typing import Any, Literal
 from otfkd.base.errors import first_line
 from otfkd.base.files import write_text
 from otfkd.config.schema import LoggerConfig
-from otfkd.runs.folder import read_provenance
+from otfkd.runs.folder import run_of
 from otfkd.training.run import Run
 
 log = logging.getLogger("otfkd")
@@ -28,10 +28,10 @@ class WandbRun:
 
     def __init__(self, run: Run, *, resumed: bool):
         config, identity = run.config, _identity(run)
-        for earlier in (run.folder / "wandb").glob(f"offline-run-*-{identity}"):
+        for earlier in run.folder.logger("wandb").glob(f"offline-run-*-{identity}"):
             shutil.rmtree(earlier)
         self._run = _open(
-            config.logger, run.folder,
+            config.logger, run.folder.path,
             id=identity, name=f"{config.name}/{run.hash}/s{config.seed}", group=f"{config.name}/{run.hash}",
             job_type="train" if config.objective.supervised is None else "finetune", tags=_tags(run),
             config={**flat(config.model_dump(mode="json")), "config_hash": run.hash},
@@ -85,7 +85,7 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _identity(run: Run) -> str:
     """The id of a run's folder, drawn once: the same config trained elsewhere is another run."""
-    path = run.folder / "wandb" / "id"
+    path = run.folder.wandb_id_file
     if not path.is_file():
         write_text(path, f"{run.hash}-s{run.config.seed}-{secrets.token_hex(4)}")
     return path.read_text(encoding="utf-8")
@@ -93,7 +93,7 @@ def _identity(run: Run) -> str:
 
 def _tags(run: Run) -> list[str]:
     config = run.config
-    backbone = [Path(config.model.path).name] if read_provenance(run.model.parent) is None else []
+    backbone = [Path(config.model.path).name] if run_of(run.model) is None else []
     found = (config.name, *backbone, config.data.source, config.schedule.trigger, *config.logger.tags)
     return [tag[:64] for tag in dict.fromkeys(found)]  # W&B takes no longer ones, and none twice
 

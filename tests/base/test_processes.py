@@ -301,10 +301,8 @@ def test_another_number_of_processes_goes_on_with_the_same_data(
 
 
 def test_the_first_process_alone_holds_the_folder(configure: Callable[..., Config], tmp_path: Path) -> None:
-    from otfkd.runs.folder import locked
-
     config = configure(*ROTATING, TWO)
-    with locked(prepare(config).folder):
+    with prepare(config).folder.held():
         answers = in_processes(2, tmp_path / "answers", lambda: train(config))
     assert ["another process is training" in str(answer) for answer in answers] == [True] * 2
 

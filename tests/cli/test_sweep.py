@@ -15,7 +15,7 @@ import pytest
 
 import otfkd.training.train
 from otfkd.evaluation.scoring import score_rows
-from otfkd.runs.folder import locked
+from otfkd.runs.folder import RunFolder
 from otfkd.runs.rows import read_rows
 from tests.support.commands import Command, assert_refused, finish, start
 
@@ -142,7 +142,7 @@ def test_no_job_enters_a_folder_that_another_process_holds(real: list[str], tmp_
     command = ["train", "-m", *real, "seed=0,1"]
     plan = here("train", *real, "dry_run=true").out
     (folder,) = re.findall(rf"{tmp_path}/runs/simcse/\w+/s0", plan)
-    with locked(Path(folder)):
+    with RunFolder(Path(folder)).held():
         held = finish(start(tmp_path, *command, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"))
     assert held.code == 2
     assert held.err.splitlines()[-1].startswith(

@@ -15,6 +15,7 @@ from otfkd.config.composition import load_config
 from otfkd.distill.checkpoints import Checkpoints, WholeFiles
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import load_encoder
+from otfkd.runs.folder import RunFolder
 from otfkd.training.train import train
 from tests.support.texts import make_suite
 from tests.support.weights import same
@@ -81,7 +82,7 @@ def test_a_first_save_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch
 def test_a_best_that_breaks_off_leaves_the_best_before_it(
     tmp_path: Path, tiny_encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoints = Checkpoints(tmp_path)
+    checkpoints = Checkpoints(RunFolder(tmp_path))
     checkpoints.save_best(tiny_encoder, {"step": 1})
     monkeypatch.setattr(
         "otfkd.distill.checkpoints.save_file", lambda tensors, path, metadata: break_off_half_way(tensors, path)
@@ -89,13 +90,13 @@ def test_a_best_that_breaks_off_leaves_the_best_before_it(
     with pytest.raises(OSError, match="No space left"):
         checkpoints.save_best(tiny_encoder, {"step": 2})
     assert checkpoints.load_best()[1] == {"step": 1}
-    assert list(tmp_path.iterdir()) == [checkpoints.best]
+    assert list(checkpoints.best.parent.iterdir()) == [checkpoints.best]
 
 
 def test_best_gives_back_the_student_and_its_facts(tmp_path: Path, tiny_encoder: Encoder) -> None:
     facts = {"step": 250, "dev": 0.1 + 0.2, "generation": 2}
-    Checkpoints(tmp_path).save_best(tiny_encoder, facts)
-    weights, read = Checkpoints(tmp_path).load_best()
+    Checkpoints(RunFolder(tmp_path)).save_best(tiny_encoder, facts)
+    weights, read = Checkpoints(RunFolder(tmp_path)).load_best()
     assert same(weights, tiny_encoder.state_dict())
     assert read == facts
 
@@ -119,15 +120,17 @@ def whole() -> bytes:
     ids=["empty", "zero", "text", "its beginning", "all but its end", "absent"],
 )  # fmt: skip
 def test_an_unreadable_checkpoint_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
-    checkpoints = Checkpoints(tmp_path)
+    checkpoints = Checkpoints(RunFolder(tmp_path))
     if content is not None:
+        checkpoints.last.parent.mkdir()
         checkpoints.last.write_bytes(content)
     with pytest.raises(UserError, match=f"^{re.escape(str(checkpoints.last))} cannot be read .*fresh=true$"):
         checkpoints.read_last()
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path)
+    checkpoints = Checkpoints(RunFolder(tmp_path))
+    checkpoints.last.parent.mkdir()
     torch.save({"config": Path("something that is no plain type")}, checkpoints.last)
     with pytest.raises(UserError, match=r"cannot be read"):
         checkpoints.read_last()
@@ -144,22 +147,20 @@ def test_every_checkpoint_of_a_run_holds_tensors_and_plain_types_only(runs: dict
 
 
 def test_a_teacher_does_not_make_the_checkpoint_larger(runs: dict[str, Path]) -> None:
-    without, with_teacher = (
-        Checkpoints(runs[method] / "checkpoints").last.stat().st_size for method in METHODS.values()
-    )
+    without, with_teacher = (Checkpoints(RunFolder(runs[method])).last.stat().st_size for method in METHODS.values())
     assert (runs["otfkd"] / "rotations.jsonl").read_text().strip()
     assert with_teacher == pytest.approx(without, rel=0.02)
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_best_holds_the_student_only(runs: dict[str, Path], method: str, tiny_encoder: Encoder) -> None:
-    weights, _ = Checkpoints(runs[method] / "checkpoints").load_best()
+    weights, _ = Checkpoints(RunFolder(runs[method])).load_best()
     assert weights.keys() == tiny_encoder.state_dict().keys()
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_best_has_the_facts_of_the_step_that_dev_preferred(runs: dict[str, Path], method: str) -> None:
-    _, facts = Checkpoints(runs[method] / "checkpoints").load_best()
+    _, facts = Checkpoints(RunFolder(runs[method])).load_best()
     rows = [json.loads(line) for line in (runs[method] / "metrics.jsonl").read_text().splitlines()]
     scored = [(row["dev"], row["step"]) for row in rows if "dev" in row]
     assert len(scored) == 2
@@ -168,7 +169,7 @@ def test_best_has_the_facts_of_the_step_that_dev_preferred(runs: dict[str, Path]
 
 
 def test_best_is_what_was_exported(runs: dict[str, Path]) -> None:
-    weights, _ = Checkpoints(runs["otfkd"] / "checkpoints").load_best()
+    weights, _ = Checkpoints(RunFolder(runs["otfkd"])).load_best()
     assert same(load_encoder(runs["otfkd"] / "model").state_dict(), weights)
 
 

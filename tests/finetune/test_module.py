@@ -26,7 +26,7 @@ from otfkd.models.encoder import Encoder, Head
 from otfkd.models.registry import load_encoder
 from otfkd.tables.tabulate import build_table
 from otfkd.tables.terminal import scores
-from otfkd.training.run import prepare
+from otfkd.training.run import Models, prepare
 from otfkd.training.train import train
 from tests.support.models import make_model
 from tests.support.published import make_spec
@@ -85,7 +85,7 @@ def test_three_steps_of_each_objective_train_what_is_exported(tune: Tune, tiny_m
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_loss_of_a_batch_is_that_of_its_sentences(tune: Tune, tiny_encoder: Encoder, objective: str) -> None:
     run = prepare(tune(objective))
-    data = otfkd.training.train._learning(run, tiny_encoder, None, [], None, 0)[1]
+    data = otfkd.training.train._learning(run, Models(tiny_encoder, [], None), 0)[1]
     module = FineTuning(tiny_encoder, None, run.config, run.plan)
     module.student.eval()
     (batch,) = (batch for number, batch in enumerate(data.train_dataloader()) if number == 5)
@@ -208,7 +208,7 @@ def test_another_start_is_another_run(tune: Tune, tmp_path: Path) -> None:
     folders: list[Path] = []
     for seed in (4, 5, 5):
         start = make_model(tmp_path / str(len(folders)), seed=seed)
-        folders.append(prepare(tune("cosent", f"model={start}", "model.pooler=cls")).folder)
+        folders.append(prepare(tune("cosent", f"model={start}", "model.pooler=cls")).folder.path)
     assert folders[0] != folders[1] == folders[2]
 
 

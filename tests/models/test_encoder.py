@@ -101,7 +101,7 @@ def test_another_pooler_is_another_shape(tiny_model: Path, tiny_encoder: Encoder
 def test_another_reading_is_another_shape(tiny_encoder: Encoder, change: dict[str, Any]) -> None:
     other = Encoder(tiny_encoder.backbone, tiny_encoder.tokenizer, "cls", **change)
     assert not tiny_encoder.same_shape(other)
-    assert (other.reading == tiny_encoder.reading) == ("prompt" not in change)
+    assert (other.input_hash == tiny_encoder.input_hash) == ("prompt" not in change)
 
 
 @pytest.mark.parametrize("pooler", ["cls", "mean", "last", "first_last_mean", "top2_mean"])

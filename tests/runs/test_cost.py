@@ -9,6 +9,7 @@ import pytest
 
 from otfkd.config.schema import Config
 from otfkd.runs.cost import forwards, peak_memory, read_cost
+from otfkd.runs.folder import RunFolder
 
 Configure = Callable[..., Config]
 
@@ -84,7 +85,7 @@ def test_the_files_of_a_run_by_hand(configure: Configure, tmp_path: Path) -> Non
             {"event": "stop", "seconds": 30.0, "step": 12, "peak_bytes": 500},
         ],
     )
-    cost = read_cost(folder, configure("experiment=otfkd_pool", "schedule.every=4"), 0, 60)
+    cost = read_cost(RunFolder(folder), configure("experiment=otfkd_pool", "schedule.every=4"), 0, 60)
     assert cost.seconds == 50.0
     assert cost.forwards == 6 * 12 + 4 * 1 + 4 * 2
     assert cost.peak_bytes == 700
@@ -101,7 +102,7 @@ def test_a_moving_average_is_one_member(configure: Configure, tmp_path: Path) ->
         rotations=[{"event": "follows", "step": 3, "generation": 1}],
         timings=[{"event": "start", "seconds": 0.0, "step": 0}, {"event": "stop", "seconds": 5.0, "step": 12}],
     )
-    cost = read_cost(folder, configure("experiment=mean_teacher"), 0, 60)
+    cost = read_cost(RunFolder(folder), configure("experiment=mean_teacher"), 0, 60)
     assert (cost.forwards, cost.rotations, cost.peak_bytes) == (6 * 12 + 9, ((3, None),), None)
 
 
@@ -115,7 +116,7 @@ def test_what_a_killed_session_did_counts_until_its_last_word(configure: Configu
             {"event": "stop", "seconds": 40.0, "step": 12},
         ],
     )
-    assert read_cost(folder, configure(), 0, 60).seconds == 49.0
+    assert read_cost(RunFolder(folder), configure(), 0, 60).seconds == 49.0
 
 
 def test_peak_memory_is_more_than_a_megabyte() -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from otfkd.runs.folder import RunFolder
 from otfkd.runs.log import RunLog
+from otfkd.runs.rotations import Follows, Refused, read_record
 from otfkd.training.loggers import Mirror
 
 ROTATED = {"event": "rotated", "step": 8, "generation": 2, "snapshot": "step-00000008"}
@@ -16,9 +18,9 @@ ALIKE = ", which ranks as the student does (agreement {}): it has little new to 
 
 def told(row: dict[str, Any], folder: Path, caplog: pytest.LogCaptureFixture) -> str:
     with caplog.at_level(logging.INFO, "otfkd"):
-        log = RunLog(folder)
-        log.announce(row)
-        log.rotation(row)
+        log = RunLog(RunFolder(folder))
+        log.announce(read_record(row))
+        log.rotation(read_record(row))
     return caplog.messages[-1]
 
 
@@ -55,14 +57,14 @@ def test_a_rotation_is_told_in_a_sentence(
 
 
 def test_lines_after_a_checkpoint_are_written_once_over(tmp_path: Path) -> None:
-    log = RunLog(tmp_path, None)
+    log = RunLog(RunFolder(tmp_path))
     log.metrics(1, {"dev": 0.5})
-    log.rotation({"event": "follows", "step": 1})
+    log.rotation(Follows(step=1))
     log.timing("stop", step=1)
     offsets = log.offsets()
     log.metrics(2, {"dev": 0.6})
-    log.rotation({"event": "follows", "step": 2})
-    RunLog(tmp_path, None).rewind(offsets)
+    log.rotation(Follows(step=2))
+    RunLog(RunFolder(tmp_path)).rewind(offsets)
     assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [
         {"step": 1, "dev": 0.5}
     ]
@@ -88,25 +90,25 @@ class Kept:
 def test_a_logger_gets_the_metrics_and_a_rotations_numbers(tmp_path: Path) -> None:
     kept = Kept()
     with Mirror("kept", lambda: kept) as mirror:
-        log = RunLog(tmp_path, mirror)
+        log = RunLog(RunFolder(tmp_path), mirror)
         log.rewind({"metrics": 0, "rotations": 0})
         log.metrics(3, {"loss": 1.5})
-        log.announce({**ROTATED, "dev": None})
-        log.announce({"event": "refused", "step": 9, "reason": "worse"})
+        log.announce(read_record({**ROTATED, "dev": None}))
+        log.announce(Refused(step=9, reason="worse"))
     assert kept.seen == [({"loss": 1.5}, 3), ({"rotation/step": 8, "rotation/generation": 2}, 8)]
 
 
 def test_a_logger_begins_with_what_a_checkpoint_left(tmp_path: Path) -> None:
-    before = RunLog(tmp_path)
+    before = RunLog(RunFolder(tmp_path))
     before.metrics(7, {"loss": 2.5})
     before.metrics(8, {"loss": 2.0})
     before.metrics(8, {"dev": 50.0})
-    before.rotation(ROTATED)
+    before.rotation(read_record(ROTATED))
     offsets = before.offsets()
     before.metrics(9, {"loss": 1.0})
     kept = Kept()
     with Mirror("kept", lambda: kept) as mirror:
-        log = RunLog(tmp_path, mirror)
+        log = RunLog(RunFolder(tmp_path), mirror)
         log.rewind(offsets)
         log.metrics(9, {"loss": 1.5})
     assert kept.seen == [
@@ -118,12 +120,12 @@ def test_a_logger_begins_with_what_a_checkpoint_left(tmp_path: Path) -> None:
 
 def test_a_value_that_is_no_number_never_reaches_a_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        RunLog(tmp_path, None).metrics(1, {"loss": float("nan")})
+        RunLog(RunFolder(tmp_path)).metrics(1, {"loss": float("nan")})
     assert (tmp_path / "metrics.jsonl").read_text() == ""
 
 
 def test_a_killed_writers_half_line_of_times_is_dropped(tmp_path: Path) -> None:
     times = tmp_path / "timings.jsonl"
     times.write_text('{"event": "start", "seconds": 0.0}\n{"event": "de')
-    RunLog(tmp_path).timing("stop")
+    RunLog(RunFolder(tmp_path)).timing("stop")
     assert [json.loads(line)["event"] for line in times.read_text().splitlines()] == ["start", "stop"]

@@ -12,7 +12,7 @@ import otfkd.training.train
 
 def joined_by(*last: L.Callback, first: Sequence[L.Callback] = ()) -> contextlib.AbstractContextManager[Any]:
     """Have callbacks take part in the runs to come, after those of otfkd or before them."""
-    original = otfkd.training.train._trainer
+    original = otfkd.training.train.make_trainer  # type: ignore[attr-defined]  # or what is in its place already
     return mock.patch.object(
-        otfkd.training.train, "_trainer", lambda config, given: original(config, [*first, *given, *last])
+        otfkd.training.train, "make_trainer", lambda config, given: original(config, [*first, *given, *last])
     )

@@ -19,7 +19,7 @@ def told(configure: Callable[..., Config]) -> Callable[..., dict[str, str]]:
 
     def lines(*more: str) -> dict[str, str]:
         run = prepare(configure(*more))
-        text = describe(run, run.load_student(), run.load_teachers())
+        text = describe(run, run.load_models())
         return {line[:11].strip(): line[11:] for line in text.splitlines()}
 
     return lines
@@ -145,8 +145,9 @@ def test_what_is_held_besides_the_student_is_counted(
         sizes = []
         for given in ([], [*SELF, "schedule.every=4", *more]):
             run = prepare(configure(*given))
-            student = run.load_student()
-            line = next(line for line in describe(run, student, []).splitlines() if line.startswith("memory"))
+            models = run.load_models()
+            student = models.student
+            line = next(line for line in describe(run, models).splitlines() if line.startswith("memory"))
             sizes.append(float(line.split()[-1]) / (4 * sum(parameter.numel() for parameter in student.parameters())))
         return sizes[1] - sizes[0]
 

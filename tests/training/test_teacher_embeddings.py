@@ -1,8 +1,10 @@
 """Precomputed embeddings: those of the live teacher, computed once for whoever would compute the same."""
 
 import contextlib
+import gc
 import logging
 import shutil
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +30,7 @@ from otfkd.distill.module import Distillation, diagnose
 from otfkd.distill.teacher import Precomputed, TeacherSlot
 from otfkd.evaluation.encode import encode_tokens
 from otfkd.models.encoder import Head
+from otfkd.runs.rotations import Comparison
 from otfkd.training.batches import corpus_data, initial_teacher
 from otfkd.training.launch import join
 from otfkd.training.plan_text import describe
@@ -94,12 +97,14 @@ def ready(config: Config) -> tuple[Run, Corpus]:
 def fed(config: Config) -> tuple[TeacherSlot, CorpusData]:
     """What a run's teacher is, and its batches."""
     run, corpus = ready(config)
-    student = run.load_student()
-    members, readings, reads = initial_teacher(run, corpus, student, encoders := run.load_teachers())
-    assert len(encoders) == (0 if config.precomputes else 2)  # what is read from files need not be held
+    models = run.load_models()
+    encoders = [weakref.ref(encoder) for encoder in models.teachers]
+    teacher = initial_teacher(run, corpus, models.student, models.hand_over_teachers())
+    gc.collect()
+    assert [encoder() is None for encoder in encoders] == [config.precomputes] * 2  # files are read, nobody is held
     slot = TeacherSlot()
-    slot.install(members, reads=reads)
-    return slot, corpus_data(run, corpus, student, readings, 0)
+    slot.install(teacher.members, reads=teacher.reads)
+    return slot, corpus_data(run, corpus, models.student, teacher.inputs, 0)
 
 
 def kept(config: Config) -> list[Path]:
@@ -263,7 +268,7 @@ def test_a_weight_of_nought_computes_nothing(run: Small) -> None:
 
 def told(config: Config) -> dict[str, str]:
     found = prepare(config)
-    plan = describe(found, found.load_student(), found.load_teachers())
+    plan = describe(found, found.load_models())
     return {line[:11].strip(): line[11:] for line in plan.splitlines()}
 
 
@@ -373,7 +378,7 @@ def test_of_two_processes_the_first_fills_and_each_reads_its_share(
 
 @pytest.mark.slow
 def test_the_diagnostics_read_the_embeddings_too(run: Small) -> None:
-    def facts(*more: dict[str, Any]) -> dict[str, float | None]:
+    def facts(*more: dict[str, Any]) -> Comparison:
         found, _ = ready(config := run(*more))
         slot, data = fed(config)
         student = found.load_student()

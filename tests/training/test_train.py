@@ -21,7 +21,6 @@ from otfkd.data.sts import Suite
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.evaluation.scoring import Origin, score_rows
 from otfkd.models.registry import load_encoder
-from otfkd.runs.folder import locked
 from otfkd.runs.rows import read_rows
 from otfkd.training.run import Run, prepare
 from otfkd.training.train import TrainResult, train
@@ -140,9 +139,9 @@ def test_fresh_keeps_the_old_runs_aside(configure: Callable[..., Config]) -> Non
 def test_two_processes_cannot_hold_one_folder(configure: Callable[..., Config]) -> None:
     config = configure(*SHORT)
     folder = prepare(config).folder
-    with locked(folder), pytest.raises(UserError, match=f"another process is training in {folder}"):
+    with folder.held(), pytest.raises(UserError, match=f"another process is training in {folder}"):
         train(config)
-    assert not folder.exists()
+    assert not folder.path.exists()
     assert train(config).status == "finished"
 
 
@@ -150,7 +149,7 @@ def test_two_processes_cannot_hold_one_folder(configure: Callable[..., Config]) 
     "more", ["trainer.max_steps=3", "optimizer.lr=2e-3", "precision=bfloat16", "data.max_length=12"]
 )
 def test_another_config_has_another_folder(configure: Callable[..., Config], more: str) -> None:
-    assert prepare(configure(*SHORT, more)).folder.parent != prepare(configure(*SHORT)).folder.parent
+    assert prepare(configure(*SHORT, more)).folder.path.parent != prepare(configure(*SHORT)).folder.path.parent
 
 
 def test_one_changed_line_of_the_corpus_has_another_folder(configure: Callable[..., Config], tmp_path: Path) -> None:
@@ -253,7 +252,7 @@ def test_a_failure_leaves_its_traceback_in_its_own_log_only(
         patched.setattr(otfkd.training.train, "score_rows", broken)
         with pytest.raises(RuntimeError, match="boom"):
             train(configure(*SHORT))
-    first = prepare(configure(*SHORT)).folder
+    first = prepare(configure(*SHORT)).folder.path
     second = train(configure("seed=1", *SHORT)).folder
     told, other = ((folder / "run.log").read_text() for folder in (first, second))
     assert "Traceback" in told and told.rstrip().endswith("RuntimeError: boom")
@@ -268,7 +267,7 @@ def test_a_failed_run_goes_on_when_asked_again(
         patched.setattr(otfkd.training.train, "score_rows", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(configure(*SHORT))
-    assert not prepare(configure(*SHORT)).finished
+    assert not prepare(configure(*SHORT)).folder.finished
     assert train(configure(*SHORT)).status == "finished"
 
 
@@ -279,7 +278,7 @@ def test_a_run_that_ends_early_is_not_finished(
     monkeypatch.setattr(otfkd.training.train, "dev_score", lambda *_: next(scores))
     with pytest.raises(RuntimeError, match="ended by itself after step 6 of 12"):
         train(configure())
-    assert not prepare(configure()).finished
+    assert not prepare(configure()).folder.finished
 
 
 def test_a_run_leaves_no_log_handler_behind(configure: Callable[..., Config]) -> None:
@@ -368,7 +367,7 @@ def test_seeds_that_start_from_their_own_teacher_share_a_folder(configure: Calla
         )
     assert folders[0].parent == folders[1].parent
     other = prepare(configure("experiment=distill_static", *SHORT, "seed=1", f"teacher={folders[0]}"))
-    assert other.folder.parent != folders[0].parent
+    assert other.folder.path.parent != folders[0].parent
 
 
 def test_a_teacher_that_was_trained_anew_is_noticed(configure: Callable[..., Config]) -> None:

@@ -99,7 +99,7 @@ def test_fine_tuning_is_a_job_of_its_own_type(configure: Configure, tmp_path: Pa
     pairs.write_text("sentence1,sentence2,score\n" + "the cat sat,the dog ran,1.5\na bird flew,a bird flew,5.0\n" * 8)
     run = prepare(configure("experiment=finetune_stsb", "data=labelled", f"data.path={pairs}", "logger=wandb"))
     WandbRun(run, resumed=False).finalize("success")
-    assert read_offline(run.folder).facts.job_type == "finetune"
+    assert read_offline(run.folder.path).facts.job_type == "finetune"
 
 
 @pytest.mark.parametrize("broken", ["dev_score", "score_rows"])
