@@ -19,7 +19,7 @@ from otfkd.data.sts import DevTask, Task
 Kind = Literal["graded", "classified", "triplets"]
 CLASSES = ("entailment", "neutral", "contradiction")
 
-_WHAT: dict[Kind, str] = {
+IN_WORDS: dict[Kind, str] = {
     "graded": "pairs with a grade from 0 to 5",
     "classified": f"pairs that are {', '.join(CLASSES[:-1])} or {CLASSES[-1]}",
     "triplets": "triplets of a sentence, what it entails and what contradicts it",
@@ -76,7 +76,7 @@ class Examples:
     @property
     def what(self) -> str:
         """The kind in words."""
-        return _WHAT[self.kind]
+        return IN_WORDS[self.kind]
 
     @property
     def sha256(self) -> str:
@@ -163,7 +163,7 @@ def load_examples(config: DataConfig, kind: Kind, data_root: str | None, cache: 
             rows = ((left, right, _class(judgment, "SICK_train.txt")) for (left, right, _), judgment in judged)
             return _labelled("SICK train", kind, rows)
     raise UserError(
-        f"the objective learns from {_WHAT[kind]}, and data.source={config.source} has none: take {_OFFERED[kind]}"
+        f"the objective learns from {IN_WORDS[kind]}, and data.source={config.source} has none: take {_OFFERED[kind]}"
     )
 
 
@@ -192,7 +192,7 @@ def _read_csv(path: Path, kind: Kind) -> Examples:
         for where, (first, second, third) in _csv_rows(path, _COLUMNS[kind])
     ]
     if not rows:
-        raise UserError(f"{path} has no examples: give {_WHAT[kind]} below the line of column names")
+        raise UserError(f"{path} has no examples: give {IN_WORDS[kind]} below the line of column names")
     if kind == "triplets":
         triplets = tuple((first, second, _sentence(third, where)) for where, first, second, third in rows)
         return Examples(path.name, kind, triplets, ())

@@ -1,24 +1,23 @@
 """A model card: what an exported model is, what it was taught by, and how far its scores can be trusted."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from omegaconf import OmegaConf
 
-from otfkd.base.errors import UserError
 from otfkd.base.provenance import environment
+from otfkd.config.stored import StoredConfig
 from otfkd.models.encoder import Encoder
-from otfkd.models.registry import find_model, fingerprint_model
 from otfkd.reporting.citation import BIBTEX
-from otfkd.reporting.history import History, read_history
+from otfkd.reporting.data_text import data, hub_data
+from otfkd.reporting.history import UNKNOWN, History
+from otfkd.reporting.method_text import method
+from otfkd.reporting.teacher_text import teachers
 from otfkd.runs.rows import Row
 
-UNKNOWN = "unknown"
-_MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-# What a config says of the machine, or says again elsewhere on the card.
-_NOT_TOLD = ("name", "seed", "dry_run", "fresh", "resume", "logger", "paths", "evaluation")
+_SPLITS: tuple[Literal["dev", "test"], ...] = ("dev", "test")
+_TOLD_ELSEWHERE = {"name", "seed", "evaluation"}
 
 
 def model_card(
@@ -36,22 +35,19 @@ def model_card(
         licence: its identifier on the hub.
         onnx: whether a graph lies beside it.
     """
-    tags = ["sentence-transformers", "sentence-similarity", "feature-extraction", "otfkd"]
-    if history is not None:
-        tags += ["simcse", *(["knowledge-distillation"] if _distils(history) else [])]
-    repo = None if history is None or history.get("data", "source") != "hub" else history.get("data", "repo")
+    repo = None if history is None else hub_data(history.config.data)
     results = _eval_results(history)
     metadata = ModelCardData(
         library_name="sentence-transformers", pipeline_tag="sentence-similarity", license=licence, base_model=base,
-        datasets=None if repo is None else [repo], tags=tags, model_name=name if results else None,
+        datasets=None if repo is None else [repo], tags=_tags(history), model_name=name if results else None,
         eval_results=results or None,
     )  # fmt: skip
     sections = {
         "": _summary(encoder, max_length, base),
         "Use": _use(name, onnx),
         "Method": _method(history),
-        "Teachers": _teachers(history),
-        "Data": _data(history),
+        "Teachers": f"{UNKNOWN.capitalize()}." if history is None else teachers(history),
+        "Data": f"{UNKNOWN.capitalize()}." if history is None else data(history),
         "Scores": _scores(history),
         "Versions": _versions(history),
         "Licence": f"`{licence}`" if licence else f"{UNKNOWN.capitalize()}: whoever exported it named none.",
@@ -61,15 +57,18 @@ def model_card(
     return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}\n"))
 
 
-def hub_name(path: str, found: str) -> str | None:
-    """What the hub calls a model that was asked for as `path` and found in the folder that `found` mentions."""
-    if path == "minilm":
-        return _MINILM
-    return path if f"models--{path.replace('/', '--')}/" in found.replace("\\", "/") else None
+def _tags(history: History | None) -> list[str]:
+    tags = ["sentence-transformers", "sentence-similarity", "feature-extraction", "otfkd"]
+    objective = None if history is None else history.config.objective
+    if objective is not None and objective.supervised in (None, "simcse"):
+        tags.append("simcse")
+    if history is not None and history.taught:
+        tags.append("knowledge-distillation")
+    return tags
 
 
 def _eval_results(history: History | None) -> list[EvalResult]:
-    rows = [] if history is None else [history.row(split, "selected") for split in ("test", "dev")]
+    rows = [] if history is None else [history.row("test", "selected"), history.row("dev", "selected")]
     return [
         EvalResult(
             task_type="semantic-similarity",
@@ -122,130 +121,39 @@ makes them of sentences with the prompt, if there is one, before each. It gives 
     return text
 
 
-def _distils(history: History) -> bool:
-    return bool(history.get("objective", "kd_weight")) and history.get("teacher", "source") in ("self", "model")
-
-
 def _method(history: History | None) -> str:
     if history is None:
         return f"{UNKNOWN.capitalize()}: the model does not come from a run of otfkd's."
-    if not history.config:
-        return f"{UNKNOWN.capitalize()}: the run keeps no config."
-    words = [
-        "Unsupervised SimCSE (Gao et al. 2021): a sentence's two embeddings under different dropout attract each "
-        "other, and those of the batch's other sentences repel."
-    ]
-    if _distils(history):
-        words.append(
-            "The student also learns the cosines within the batch that a teacher gives, with weight "
-            f"{history.get('objective', 'kd_weight')} (DistillCSE, Xu et al. 2023)."
-        )
-        words.append(
-            "On the fly: cached snapshots of the student itself rotate into the teacher's place (Zhu 2024)."
-            if history.get("schedule", "trigger") != "never"
-            else "The teacher is the same throughout."
-        )
-        if history.get("objective", "group_p") is not None:
-            words.append(
-                f"The teacher's cosines are shuffled within groups of rank, p = {history.get('objective', 'group_p')}."
-            )
-    told = {key: _without_paths(value) for key, value in history.config.items() if key not in _NOT_TOLD}
-    settings = OmegaConf.to_yaml(OmegaConf.create(told)).rstrip()
     facts = history.provenance
     run = (
-        f"Experiment `{history.get('name')}`, config {facts['config_hash']}, seed {facts.get('seed', UNKNOWN)}. "
-        f"sha256 of the base model's files: `{facts['fingerprints'].get('model', UNKNOWN)}`."
+        f"Experiment `{history.config.name or UNKNOWN}`, config {facts.config_hash}, "
+        f"seed {UNKNOWN if facts.seed is None else facts.seed}. "
+        f"sha256 of the base model's files: `{history.base[1] or UNKNOWN}`."
     )
-    return (
-        "\n".join(words)
-        + f"\n\n{run}\n\n<details><summary>All settings</summary>\n\n```yaml\n{settings}\n```\n\n</details>"
-    )
+    return f"{method(history)}\n\n{run}\n\n{_settings(history.config)}"
 
 
-def _without_paths(section: Any) -> Any:
+def _settings(config: StoredConfig) -> str:
+    sections = config.model_dump(mode="json", exclude=_TOLD_ELSEWHERE)
     # A path says where something lay on one machine; what it was is told by its hash.
-    return {key: value for key, value in section.items() if key != "path"} if isinstance(section, dict) else section
-
-
-def _teachers(history: History | None) -> str:
-    if history is None or not history.config:
-        return f"{UNKNOWN.capitalize()}."
-    lines = [f"Initial teacher: {_initial_teacher(history)}."]
-    if history.rotations:
-        lines += [
-            "", "| generation | teacher after step | snapshot of step | sha256 | dev | learning rate |",
-            "|---|---|---|---|---|---|", *(_generation(rotation) for rotation in history.rotations),
-        ]  # fmt: skip
-    selected = history.row("test", "selected") or history.row("dev", "selected")
-    if selected is not None and _distils(history):
-        lines += ["", f"The model is the student after step {selected.step}; its teacher then was generation "
-                      f"{selected.generation} (0 is the initial one)."]  # fmt: skip
-    return "\n".join(lines)
-
-
-def _initial_teacher(history: History) -> str:
-    source, path = history.get("teacher", "source"), history.get("teacher", "path")
-    if source == "none":
-        return "none"
-    if source == "self":
-        return f"none, for {history.get('teacher', 'warmup_steps')} steps of SimCSE alone; then the first snapshot"
-    sha256 = history.provenance["fingerprints"].get("teacher")
-    called = hub_name(path, history.plan) or _earlier_run(path, sha256) or "a local model"
-    return f"{called}, sha256 of its files `{sha256 or UNKNOWN}`"
-
-
-def _earlier_run(path: str, sha256: str | None) -> str | None:
-    """The run that a teacher is the model of, if it is still there and still the same."""
-    try:
-        model = find_model(path) if Path(path).is_dir() else None
-    except UserError:
-        return None
-    earlier = None if model is None or fingerprint_model(model) != sha256 else read_history(model)
-    if earlier is None:
-        return None
-    return (
-        f"the model of a run of `{earlier.get('name') or UNKNOWN}`, config {earlier.provenance['config_hash']}, "
-        f"seed {earlier.provenance.get('seed', UNKNOWN)}"
-    )
-
-
-def _generation(rotation: Mapping[str, Any]) -> str:
-    dev, sha256 = rotation.get("dev"), rotation.get("sha256", UNKNOWN)
-    cells = (
-        rotation.get("generation", UNKNOWN), rotation.get("step", UNKNOWN), rotation.get("snapshot_step", UNKNOWN),
-        f"`{sha256}`", "not scored" if dev is None else f"{dev:.2f}", rotation.get("lr", UNKNOWN),
-    )  # fmt: skip
-    return f"| {' | '.join(map(str, cells))} |"
-
-
-def _data(history: History | None) -> str:
-    if history is None:
-        return f"{UNKNOWN.capitalize()}."
-    kind = {
-        "mini": "sentences that otfkd generates itself", "text": "a text file, one sentence a line",
-        "hub": f"`{history.get('data', 'file')}` of the hub's data set `{history.get('data', 'repo')}`",
-    }.get(history.get("data", "source"), UNKNOWN)  # fmt: skip
-    steps, accumulate = history.get("trainer", "max_steps"), history.get("trainer", "accumulate")
-    size, length = history.get("data", "batch_size"), history.get("data", "max_length")
-    sha256 = history.provenance["fingerprints"].get("corpus", UNKNOWN)
-    return (
-        f"Text: {kind}; sha256 `{sha256}`. Training uses no labels.\n"
-        f"Planned: {steps or UNKNOWN} optimizer steps of {accumulate or UNKNOWN} x {size or UNKNOWN} sentences, "
-        f"cut at {length or UNKNOWN} tokens."
-    )
+    told = {
+        name: UNKNOWN if values is None else {key: value for key, value in values.items() if key != "path"}
+        for name, values in sections.items()
+    }
+    text = OmegaConf.to_yaml(OmegaConf.create(told)).rstrip()
+    return f"<details><summary>All settings</summary>\n\n```yaml\n{text}\n```\n\n</details>"
 
 
 def _scores(history: History | None) -> str:
-    rows = [] if history is None else list(history.rows)
-    if not rows or history is None:
+    if history is None or not history.rows:
         return f"{UNKNOWN.capitalize()}: no scores come with the model."
-    first = rows[0]
+    first = history.rows[0]
     lines = ["| split | task | selected | last step |", "|---|---|---|---|"]
-    for split in ("dev", "test"):
-        columns = [_column(history.row(split, checkpoint)) for checkpoint in ("selected", "last")]
+    for split in _SPLITS:
+        columns = [_column(history.row(split, "selected")), _column(history.row(split, "last"))]
         tasks = dict.fromkeys(task for column in columns for task in column)
         lines += [f"| {split} | {task} | {' | '.join(column.get(task, '—') for column in columns)} |" for task in tasks]
-    steps = [f"{row.checkpoint} after step {row.step}" for row in rows if row.split == "dev"]
+    steps = [f"{row.checkpoint} after step {row.step}" for row in history.rows if row.split == "dev"]
     lines += [
         "", f"{first.protocol}; one correlation over all pairs of a task. Dev chose the selected model "
         f"({', '.join(steps)}); test chose nothing. Suite `{first.suite}`, sha256 `{first.suite_sha256}`; "
@@ -264,10 +172,14 @@ def _column(row: Row | None) -> dict[str, str]:
 
 
 def _versions(history: History | None) -> str:
-    trained = UNKNOWN if history is None else _environment(history.provenance["environment"])
+    trained = UNKNOWN if history is None else _environment(history.provenance.environment)
     return f"Trained with: {trained}.\n\nExported with: {_environment(environment())}."
 
 
 def _environment(facts: Mapping[str, Any]) -> str:
-    versions = ", ".join(f"{package} {version}" for package, version in facts["versions"].items())
-    return f"{versions}; otfkd's revision {facts['git_revision']}; {facts['device']}, {facts['threads']} threads"
+    versions = ", ".join(f"{package} {version}" for package, version in facts.get("versions", {}).items())
+    known = {key: facts.get(key, UNKNOWN) for key in ("git_revision", "device", "threads")}
+    return (
+        f"{versions or f'versions {UNKNOWN}'}; otfkd's revision {known['git_revision']}; {known['device']}, "
+        f"{known['threads']} threads"
+    )

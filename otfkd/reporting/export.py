@@ -11,8 +11,9 @@ from otfkd.models.export import write_encoder
 from otfkd.models.onnx import check_onnx, write_onnx
 from otfkd.models.registry import find_model, load_encoder
 from otfkd.models.saved import saved_length, saved_prompts
-from otfkd.reporting.card import hub_name, model_card
+from otfkd.reporting.card import model_card
 from otfkd.reporting.history import check_history, read_history
+from otfkd.reporting.model_names import hub_name
 
 log = logging.getLogger("otfkd")
 
@@ -44,11 +45,7 @@ def export(
     history, weights = read_history(folder), hash_weights(encoder)
     if history is not None:
         check_history(history, encoder, weights)
-    base = (
-        hub_name(source, f"{folder}/")
-        if history is None
-        else hub_name(history.get("model", "path") or "", history.plan)
-    )
+    base = hub_name(source, f"{folder}/") if history is None else hub_name(history.base[0] or "", history.plan)
     length = saved_length(folder) or encoder.longest
     card = model_card(
         name or output.name, encoder, length, history, base=base, licence=licence and licence.lower(), onnx=onnx
