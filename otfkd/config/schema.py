@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from otfkd.base.errors import UserError, first_line
+from otfkd.config.markers import AddedLater
 from otfkd.config.messages import all_keys, explain
 
 Pooler = Literal["cls", "cls_head", "mean", "first_last_mean", "top2_mean", "last"]
@@ -54,7 +55,7 @@ class TeacherConfig(Node):
     weights: list[PositiveFloat] | None  # of several; None: equal
     pooler: Pooler | None
     layers: PositiveInt | None
-    precomputed: bool = False  # the corpus is embedded once, into a file that all runs share
+    precomputed: Annotated[bool, AddedLater()] = False  # the corpus is embedded once, into a file that all runs share
     warmup_steps: PositiveInt | None
     after_warmup: Literal["continue", "reinit"] | None  # what the student does once its snapshot teaches
 

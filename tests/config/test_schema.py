@@ -2,17 +2,19 @@
 
 import warnings
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pytest
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from otfkd.base.errors import UserError
 from otfkd.config.composition import compose, conf_dir, groups, load_config, options, prepare_overrides
 from otfkd.config.identity import config_hash
+from otfkd.config.markers import AddedLater
 from otfkd.config.messages import all_keys
-from otfkd.config.schema import Config, EvaluateConfig, Root
+from otfkd.config.schema import Config, EvaluateConfig, Root, TeacherConfig
 
 EXPERIMENTS = options("experiment")
 PROFILES = ["null", *options("profile")]
@@ -294,17 +296,35 @@ def test_the_hash_depends_on_what_is_read() -> None:
 
 
 def test_a_key_that_came_later_leaves_other_runs_their_names(default: Config) -> None:
-    """The hash is the default run's from before there were such keys; another default anywhere changes it rightly."""
-    assert {key for key in LEAVES if has_default(default, key)} == {"teacher.precomputed"}
+    """The hash is the default run's from before there were such keys."""
+    assert {key for key in LEAVES if AddedLater() in field_of(default, key).metadata} == {"teacher.precomputed"}
     assert hashed(default) == "7e14559728"
     stored = default.model_dump()
     del stored["teacher"]["precomputed"]
     assert Config.model_validate(stored) == default
 
 
-def has_default(node: BaseModel, key: str) -> bool:
+def field_of(node: BaseModel, key: str) -> FieldInfo:
     name, _, rest = key.partition(".")
-    return has_default(getattr(node, name), rest) if rest else not type(node).model_fields[name].is_required()
+    return field_of(getattr(node, name), rest) if rest else type(node).model_fields[name]
+
+
+class WithDefault(TeacherConfig):
+    more: bool = False
+
+
+class WithMarker(TeacherConfig):
+    more: Annotated[bool, AddedLater()] = False
+
+
+def test_only_a_marked_key_stays_out_of_the_hash_and_only_while_it_has_its_default(default: Config) -> None:
+    def grown(schema: type[TeacherConfig], **given: bool) -> str:
+        teacher = schema.model_validate({**default.teacher.model_dump(), **given})
+        return hashed(default.model_copy(update={"teacher": teacher}))
+
+    assert grown(WithDefault) != hashed(default)
+    assert grown(WithMarker) == grown(WithMarker, more=False) == hashed(default)
+    assert grown(WithMarker, more=True) == grown(WithDefault, more=True) != grown(WithDefault)
 
 
 def test_the_hash_is_ten_hex_digits() -> None:
