@@ -175,6 +175,24 @@ def test_an_unknown_choice_lists_the_choices(group: str) -> None:
     assert message == f"{group}=nonesuch is not a choice: take one of {', '.join(options(group))}"
 
 
+@pytest.mark.parametrize("group", ["schedule", "objective", "teacher"])
+def test_a_groups_base_shows_all_its_keys_and_is_no_choice(group: str) -> None:
+    base = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / "base.yaml"))
+    assert isinstance(base, dict)
+    own = {key for key in all_keys(Config) if key.startswith(f"{group}.")}
+    assert flat({str(key): value for key, value in base.items()}, f"{group}.") == own
+    assert "base" not in options(group)
+
+
+@pytest.mark.parametrize("group", ["schedule", "objective"])
+def test_a_groups_base_is_refused_as_any_unknown_choice(group: str) -> None:
+    assert refusal(f"{group}=base") == f"{group}=base is not a choice: take one of {', '.join(options(group))}"
+
+
+def test_a_teacher_called_base_is_a_folder_or_hub_id_as_any_other() -> None:
+    assert load_config(["teacher=base"]).teacher.path == "base"
+
+
 @pytest.mark.parametrize("group", ["teacher", "trainer", "experiment"])
 def test_a_group_without_a_choice_is_the_users_error(group: str) -> None:
     assert group in refusal(f"{group}=null")

@@ -1,4 +1,4 @@
-"""Schedules for tests, without Hydra: what conf/schedule/never.yaml says and a few changes."""
+"""Schedules for tests, without Hydra: what conf/schedule/base.yaml says and a few changes."""
 
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ from otfkd.config.schema import Schedule
 
 def make_schedule(trigger: str = "every", **changes: Any) -> Schedule:
     """A validated schedule."""
-    values = cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(conf_dir() / "schedule/never.yaml")))
+    values = cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(conf_dir() / "schedule/base.yaml")))
     for name in ("ema", "on_rotation"):
         changes[name] = {**values[name], **changes.get(name, {})}
     return Schedule.model_validate({**values, "trigger": trigger, **changes})

@@ -185,7 +185,7 @@ def test_a_plan_is_frozen(few: list[str], tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("otfkd.config.composition.conf_dir", lambda: conf)
     spec = make_spec(kind="transfer", rows=ROWS[1:2], profiles={"mini": {"seeds": [0]}})
     (job,) = plan_jobs({"tiny": spec}, "mini", few)
-    for file, key in (("objective/simcse.yaml", "temperature: 0.05"), ("evaluation/transfer.yaml", "protocol: full")):
+    for file, key in (("objective/base.yaml", "temperature: 0.05"), ("evaluation/transfer.yaml", "protocol: full")):
         path = conf / file
         assert key in path.read_text()
         path.write_text(path.read_text().replace(key, f"{key.partition(':')[0]}: {'0.9' if '0' in key else 'fast'}"))
