@@ -123,35 +123,37 @@ _LISTED = (*_SOFTMAX, "listmle", "rank_margin")
 
 
 class EmaConfig(Node):
-    decay: Fraction
-    shape: Literal["constant", "ramp", "cosine"]
+    decay: Fraction = 0.999
+    shape: Literal["constant", "ramp", "cosine"] = "constant"
 
 
 class OnRotationConfig(Node):
-    student: Literal["continue", "reinit"]
-    optimizer: Literal["keep", "reset"]
-    lr: Literal["continue", "restart"]
+    student: Literal["continue", "reinit"] = "continue"
+    optimizer: Literal["keep", "reset"] = "keep"
+    lr: Literal["continue", "restart"] = "continue"
 
 
 class Schedule(Node):
-    trigger: Literal["never", "every", "at", "geometric", "on_improvement", "plateau", "follow"]
-    every: PositiveInt | None
-    at: list[PositiveInt] | None
-    first: PositiveInt | None
-    ratio: Annotated[float, Field(gt=1)] | None
-    patience: PositiveInt | None
-    start: NonNegativeInt
-    max_rotations: PositiveInt | None
-    gate: NonNegativeFloat | None
-    source: Literal["current", "best", "ema", "average"]
-    average: PositiveInt
-    ema: EmaConfig
-    retain: Literal["replace", "pool", "pool_initial"]
-    pool: PositiveInt
-    aggregate: Literal["mean", "dev_weighted", "sample"]
-    on_rotation: OnRotationConfig
-    cache_every: PositiveInt | None
-    keep: PositiveInt
+    """When and what rotates; its defaults are those of conf/schedule/base.yaml, where each key is explained."""
+
+    trigger: Literal["never", "every", "at", "geometric", "on_improvement", "plateau", "follow"] = "never"
+    every: PositiveInt | None = None
+    at: list[PositiveInt] | None = None
+    first: PositiveInt | None = None
+    ratio: Annotated[float, Field(gt=1)] | None = None
+    patience: PositiveInt | None = None
+    start: NonNegativeInt = 0
+    max_rotations: PositiveInt | None = None
+    gate: NonNegativeFloat | None = None
+    source: Literal["current", "best", "ema", "average"] = "current"
+    average: PositiveInt = 3
+    ema: EmaConfig = EmaConfig()
+    retain: Literal["replace", "pool", "pool_initial"] = "replace"
+    pool: PositiveInt = 3
+    aggregate: Literal["mean", "dev_weighted", "sample"] = "mean"
+    on_rotation: OnRotationConfig = OnRotationConfig()
+    cache_every: PositiveInt | None = None
+    keep: PositiveInt = 2
 
     @property
     def asks_dev(self) -> bool:

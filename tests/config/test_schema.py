@@ -14,7 +14,7 @@ from otfkd.config.composition import compose, conf_dir, groups, load_config, opt
 from otfkd.config.identity import config_hash
 from otfkd.config.markers import AddedLater
 from otfkd.config.messages import all_keys
-from otfkd.config.schema import Config, EvaluateConfig, Root, TeacherConfig
+from otfkd.config.schema import Config, EvaluateConfig, Root, Schedule, TeacherConfig
 
 EXPERIMENTS = options("experiment")
 PROFILES = ["null", *options("profile")]
@@ -182,6 +182,12 @@ def test_a_groups_base_shows_all_its_keys_and_is_no_choice(group: str) -> None:
     own = {key for key in all_keys(Config) if key.startswith(f"{group}.")}
     assert flat({str(key): value for key, value in base.items()}, f"{group}.") == own
     assert "base" not in options(group)
+
+
+def test_python_and_yaml_have_the_same_default_schedule() -> None:
+    base = OmegaConf.to_container(OmegaConf.load(conf_dir() / "schedule" / "base.yaml"))
+    assert Schedule().model_dump() == base
+    assert Schedule(trigger="every", every=25) == load_config(["schedule=every", "schedule.every=25"]).schedule
 
 
 @pytest.mark.parametrize("group", ["schedule", "objective"])
