@@ -66,7 +66,7 @@ def prepare_overrides(overrides: Sequence[str], schema: type[Root]) -> list[str]
         if key.split(".")[0].split("/")[0] == "hydra":
             expanded.append(text)
         elif key not in valid:
-            raise unknown_key(key, valid)
+            raise unknown_key(key, valid, text)
         elif key in groups() and value is None and key != "profile":
             raise UserError(f"{key} needs a choice: take one of {', '.join(options(key))}")
         elif key == "teacher" and isinstance(value, list):

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from otfkd.config.markers import AddedLater
+from otfkd.config.markers import AddedLater, HashedAs
 from otfkd.config.schema import Config
 
 # Keys that say where or how to run, not what: two runs that differ only here are the same run.
@@ -47,7 +47,8 @@ def _hashed_values(node: BaseModel) -> dict[str, Any]:
         value = getattr(node, name)
         if AddedLater() in field.metadata and value == field.default:
             continue
-        values[name] = _hashed_values(value) if isinstance(value, BaseModel) else dumped[name]
+        key = next((mark.name for mark in field.metadata if isinstance(mark, HashedAs)), name)
+        values[key] = _hashed_values(value) if isinstance(value, BaseModel) else dumped[name]
     return values
 
 

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from otfkd.base.errors import UserError, first_line
-from otfkd.config.markers import AddedLater
+from otfkd.config.markers import AddedLater, HashedAs
 from otfkd.config.messages import all_keys, explain
 
 Pooler = Literal["cls", "cls_head", "mean", "first_last_mean", "top2_mean", "last"]
@@ -146,14 +146,14 @@ class Schedule(Node):
     max_rotations: PositiveInt | None = None
     gate: NonNegativeFloat | None = None
     source: Literal["current", "best", "ema", "average"] = "current"
-    average: PositiveInt = 3
+    average_last: Annotated[PositiveInt, HashedAs("average")] = 3
     ema: EmaConfig = EmaConfig()
     retain: Literal["replace", "pool", "pool_initial"] = "replace"
-    pool: PositiveInt = 3
+    pool_size: Annotated[PositiveInt, HashedAs("pool")] = 3
     aggregate: Literal["mean", "dev_weighted", "sample"] = "mean"
     on_rotation: OnRotationConfig = OnRotationConfig()
     cache_every: PositiveInt | None = None
-    keep: PositiveInt = 2
+    keep_snapshots: Annotated[PositiveInt, HashedAs("keep")] = 2
 
     @property
     def asks_dev(self) -> bool:

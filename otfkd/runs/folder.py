@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from otfkd.base.errors import UserError
+from otfkd.config.messages import present_names
 from otfkd.config.schema import Config
 
 RESULTS = "results.jsonl"
@@ -61,7 +62,7 @@ def stored_config(folder: Path) -> Config:
     if not path.is_file():
         raise UserError(f"{path} is missing: give a run's own folder")
     try:
-        return Config.model_validate(OmegaConf.to_container(OmegaConf.load(path)))
+        return Config.model_validate(present_names(OmegaConf.to_container(OmegaConf.load(path))))
     except ValidationError as error:
         key = ".".join(map(str, error.errors()[0]["loc"]))
         raise UserError(

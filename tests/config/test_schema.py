@@ -12,8 +12,8 @@ from pydantic.fields import FieldInfo
 from otfkd.base.errors import UserError
 from otfkd.config.composition import compose, conf_dir, groups, load_config, options, prepare_overrides
 from otfkd.config.identity import config_hash
-from otfkd.config.markers import AddedLater
-from otfkd.config.messages import all_keys
+from otfkd.config.markers import AddedLater, HashedAs
+from otfkd.config.messages import RENAMED, all_keys, present_names
 from otfkd.config.schema import Config, EvaluateConfig, Root, Schedule, TeacherConfig
 
 EXPERIMENTS = options("experiment")
@@ -95,6 +95,24 @@ def test_an_unknown_key_is_refused_by_the_nearest_valid_one(sign: str, key: str,
     assert refusal(f"{sign}{key}=1") == f"unknown key '{key}': the nearest valid key is '{meant}'"
 
 
+@pytest.mark.parametrize(("former", "present"), sorted(RENAMED.items()))
+def test_a_key_by_its_former_name_is_refused_by_the_present_one(former: str, present: str) -> None:
+    for sign in ("", "+", "++"):
+        assert refusal(f"{sign}{former}=3") == f"{former} is now {present}: write {present}=3"
+    for text in (f"{former}=1,2", f"~{former}"):
+        meant = text.replace(former, present)
+        assert refusal(text) == f"{former} is now {present}: write {meant}"
+    assert refusal("schedule=every", "schedule.every=3", f"{former}=[a, 'b c']").endswith(f"write {present}=[a, 'b c']")
+
+
+@pytest.mark.parametrize(("former", "present"), sorted(RENAMED.items()))
+def test_a_composed_config_with_a_former_name_is_refused_too(former: str, present: str) -> None:
+    """As a preset of one's own may have it."""
+    composed = compose([f"+{former}=7"])
+    with pytest.raises(UserError, match=f"^{former} is now {present}: write {present}=7$"):
+        Config.from_hydra(composed)
+
+
 def test_an_unknown_key_below_a_value_is_refused() -> None:
     assert "unknown key 'seed.deep'" in refusal("++seed.deep=1")
 
@@ -125,7 +143,7 @@ def test_an_unknown_key_below_a_value_is_refused() -> None:
         ("data.batch_size", "1"),
         ("data.max_length", "2"),
         ("schedule.every", "0"),
-        ("schedule.keep", "0"),
+        ("schedule.keep_snapshots", "0"),
         ("schedule.at", "3"),
         ("seed", "-1"),
         ("seed", str(2**32)),
@@ -331,6 +349,40 @@ def test_a_key_that_came_later_leaves_other_runs_their_names(default: Config) ->
 def field_of(node: BaseModel, key: str) -> FieldInfo:
     name, _, rest = key.partition(".")
     return field_of(getattr(node, name), rest) if rest else type(node).model_fields[name]
+
+
+def test_a_renamed_key_is_hashed_by_its_former_name_and_read_by_it(default: Config) -> None:
+    marks = {key: mark for key in LEAVES for mark in field_of(default, key).metadata if isinstance(mark, HashedAs)}
+    assert {f"{key.rpartition('.')[0]}.{mark.name}": key for key, mark in marks.items()} == RENAMED
+    stored = default.model_dump()
+    for former, present in RENAMED.items():
+        section, _, name = present.partition(".")
+        stored[section][former.partition(".")[2]] = stored[section].pop(name)
+    assert present_names(stored) == default.model_dump()
+
+
+# Of published rows and finished runs: these never change.
+NAMES = {
+    "experiment=simcse": "7e14559728",
+    "experiment=otfkd": "991f13cb66",
+    "experiment=otfkd_average": "05925fbf71",
+    "experiment=otfkd_average schedule.average_last=5": "efb46bf1c1",
+    "experiment=otfkd_pool": "3b2a5543f3",
+    "experiment=otfkd_pool schedule.pool_size=7": "618ab52b9c",
+    "experiment=otfkd schedule.keep_snapshots=9": "3411c6c43c",
+    "experiment=mean_teacher": "6dfaae4f8d",
+    "experiment=distillcse teacher=some/model": "353d3d367f",
+    "experiment=distillcse_rounds teacher=some/model": "2d98963c6e",
+    "experiment=rankcse": "f26eb21b7e",
+    "experiment=snapshot_distillation": "c1fe0569ff",
+    "experiment=finetune_stsb paths.data_root=/data": "4b74070e55",
+    "objective=distill teacher=some/model teacher.precomputed=true": "993ca87c91",
+}
+
+
+@pytest.mark.parametrize("command", NAMES)
+def test_runs_keep_their_names(command: str) -> None:
+    assert hashed(load_config(command.split())) == NAMES[command]
 
 
 class WithDefault(TeacherConfig):
