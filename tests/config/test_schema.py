@@ -63,12 +63,13 @@ def test_every_experiment_composes_at_every_profile(experiment: str, profile: st
 @pytest.mark.parametrize("group", [group for group in groups() if group not in ("experiment", "profile", "hydra")])
 def test_every_choice_of_every_group_composes(group: str) -> None:
     needed = {
-        "model": "model.path=x",
-        "teacher": "teacher.path=x",
-        "data": "data.path=x",
-        "schedule": "schedule.at=[1]",
+        "model": ["model.path=x"],
+        "teacher": ["teacher.path=x", "teacher.warmup_steps=1"],
+        "data": ["data.path=x"],
+        "objective": ["teacher=minilm"],
+        "schedule": ["teacher=minilm", "schedule.at=[1]"],
     }
-    configs = [load_config([f"{group}={choice}", *filter(None, [needed.get(group)])]) for choice in options(group)]
+    configs = [load_config([f"{group}={choice}", *needed.get(group, [])]) for choice in options(group)]
     assert len(configs) == len(options(group)) > 0
 
 
@@ -205,7 +206,7 @@ def test_a_groups_base_shows_all_its_keys_and_is_no_choice(group: str) -> None:
 def test_python_and_yaml_have_the_same_default_schedule() -> None:
     base = OmegaConf.to_container(OmegaConf.load(conf_dir() / "schedule" / "base.yaml"))
     assert Schedule().model_dump() == base
-    assert Schedule(trigger="every", every=25) == load_config(["schedule=every", "schedule.every=25"]).schedule
+    assert Schedule(trigger="every", every=25) == load_config(["experiment=otfkd", "schedule.every=25"]).schedule
 
 
 @pytest.mark.parametrize("group", ["schedule", "objective"])
@@ -420,7 +421,8 @@ def test_an_override_outdoes_experiment_and_profile() -> None:
 
 
 def test_derived_properties_follow_their_keys() -> None:
-    config = load_config(["data.batch_size=10", "trainer.accumulate=3", "trainer.max_steps=5", "objective=distill"])
+    sizes = ["data.batch_size=10", "trainer.accumulate=3", "trainer.max_steps=5"]
+    config = load_config([*sizes, "objective=distill", "teacher=minilm"])
     assert (config.negatives_per_anchor, config.total_batches, config.distils) == (9, 15, True)
     assert not load_config([]).distils
 

@@ -82,7 +82,7 @@ def test_a_table_is_made_and_then_made_again_from_what_is_there(make: Make, tmp_
 
 
 def test_a_failure_stops_only_what_depends_on_it(make: Make) -> None:
-    bad = {**ROWS[1], "overrides": ["trainer.max_steps=1", "schedule=at", "schedule.at=[5]"]}
+    bad = {**ROWS[1], "overrides": ["teacher=minilm", "schedule=at", "schedule.at=[5]"]}
     good = {"name": "good", "label": "Good", "experiment": "simcse"}
     rows = [ROWS[0], bad, OTFKD, good]
     outcome = make(profiles={"mini": {"seeds": [0]}}, rows=rows)
