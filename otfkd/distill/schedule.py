@@ -15,25 +15,25 @@ class Plan:
     """The steps after which something is due; step N is after the N-th optimizer step.
 
     Attributes:
+        schedule: what the plan was made of.
         max_steps: optimizer steps of the run.
         evaluate: dev scores.
         cache: snapshots of the student.
         rotate: a snapshot becomes a teacher, or, where dev scores decide, may become one.
         checkpoint: resumable checkpoints.
         skipped: a rotation that would fall on the last step, where nothing learns from it any more.
-        waits_for_dev: whether dev scores decide if a rotation takes place.
         fills: the rotation that fills an empty slot, which nothing can refuse.
         anew: the rotation after which student, optimizer and learning rate begin again, whatever later ones do.
         follows: from this step on the teacher is the student's moving average after every step.
     """
 
+    schedule: Schedule
     max_steps: int
     evaluate: frozenset[int]
     cache: frozenset[int]
     rotate: frozenset[int]
     checkpoint: frozenset[int]
     skipped: frozenset[int]
-    waits_for_dev: bool = False
     fills: int | None = None
     anew: int | None = None
     follows: int | None = None
@@ -50,7 +50,7 @@ class Plan:
             return 0, self.anew
         if not restarts:
             return self.anew or 0, self.max_steps
-        if self.waits_for_dev:
+        if self.schedule.waits_for_dev:
             return installed, self.max_steps
         return installed, min((step for step in self.rotate if step > installed), default=self.max_steps)
 
@@ -114,13 +114,13 @@ def plan_schedule(
     if _scores_rotations(schedule):
         evaluate |= rotate
     return Plan(
+        schedule,
         max_steps,
         evaluate=frozenset(evaluate),
         cache=frozenset(cache),
         rotate=frozenset(rotate),
         checkpoint=frozenset(multiples(checkpoint_every, max_steps) | {max_steps}),
         skipped=frozenset(due & {max_steps}),
-        waits_for_dev=schedule.waits_for_dev,
         fills=fills,
         anew=fills if anew and fills in rotate else None,
         follows=_follows(schedule, max_steps, fills),

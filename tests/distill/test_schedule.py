@@ -178,7 +178,8 @@ def test_plans_are_what_an_enumeration_says(
         assert sorted(plan.evaluate) == evaluate
         assert sorted(plan.cache) == cache
         assert sorted(plan.skipped) == skipped
-        assert plan.waits_for_dev == (listens or gate is not None)
+        assert plan.schedule == schedule
+        assert plan.schedule.waits_for_dev == (listens or gate is not None)
         assert (plan.fills, plan.follows) == (fills, None)
 
 
