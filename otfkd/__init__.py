@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from otfkd.api import evaluate as evaluate
     from otfkd.api import load as load
     from otfkd.config.composition import load_config as load_config
-    from otfkd.config.schema import Schedule as Schedule
+    from otfkd.config.sections import Schedule as Schedule
     from otfkd.distill.checkpoints import WholeFiles as WholeFiles
     from otfkd.distill.rotation import TeacherRotation as TeacherRotation
     from otfkd.distill.schedule import plan_schedule as plan_schedule
@@ -24,7 +24,7 @@ __version__ = "0.1.0"
 # Imported when they are asked for, so that `--help` pays for neither torch nor transformers.
 _PUBLIC = {
     "SentenceEncoder": "otfkd.api",
-    "Schedule": "otfkd.config.schema",
+    "Schedule": "otfkd.config.sections",
     "TeacherRotation": "otfkd.distill.rotation",
     "TeacherSlot": "otfkd.distill.teacher",
     "WholeFiles": "otfkd.distill.checkpoints",

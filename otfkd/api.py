@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from otfkd.config.composition import load_evaluate_config, quoted
-from otfkd.config.schema import Pooler
+from otfkd.config.sections import Pooler
 from otfkd.evaluation.encode import encode
 from otfkd.evaluation.scoring import announce_override, score_model
 from otfkd.models.encoder import Encoder

@@ -11,7 +11,8 @@ from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimil
 from experiments.benchmarks.common import Row, ratio
 from otfkd.config.composition import compose
 from otfkd.config.identity import has_bfloat16
-from otfkd.config.schema import Compute, EvaluateConfig
+from otfkd.config.schema import EvaluateConfig
+from otfkd.config.sections import Compute
 from otfkd.data.sts import Task, load_suite
 from otfkd.evaluation.sts import evaluate
 from otfkd.models.registry import find_model, load_encoder

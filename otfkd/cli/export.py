@@ -7,7 +7,7 @@ from typing import get_args
 
 from otfkd.base.errors import UserError
 from otfkd.cli.common import exit_with
-from otfkd.config.schema import Pooler
+from otfkd.config.sections import Pooler
 
 
 def main() -> None:

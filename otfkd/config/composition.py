@@ -14,6 +14,8 @@ from otfkd.config.schema import Config, EvaluateConfig, Root
 
 # Groups whose value may also be a folder or a hub id: `model=FOLDER` means `model=custom model.path=FOLDER`.
 OPEN_GROUPS = ("model", "teacher")
+# What the choices of a group begin with: all its keys in one place, and no choice itself.
+_BASE = "base"
 
 
 @functools.cache
@@ -36,7 +38,7 @@ def _shipped(folder: str) -> Path:
 
 def options(group: str) -> list[str]:
     """The named choices of a config group."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml") if path.stem != _BASE)
 
 
 def groups() -> list[str]:
@@ -64,7 +66,7 @@ def prepare_overrides(overrides: Sequence[str], schema: type[Root]) -> list[str]
         if key.split(".")[0].split("/")[0] == "hydra":
             expanded.append(text)
         elif key not in valid:
-            raise unknown_key(key, valid)
+            raise unknown_key(key, valid, text)
         elif key in groups() and value is None and key != "profile":
             raise UserError(f"{key} needs a choice: take one of {', '.join(options(key))}")
         elif key == "teacher" and isinstance(value, list):

@@ -5,6 +5,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
+from otfkd.config.markers import AddedLater, HashedAs
 from otfkd.config.schema import Config
 
 # Keys that say where or how to run, not what: two runs that differ only here are the same run.
@@ -28,14 +31,25 @@ def config_hash(config: Config, fingerprints: Mapping[str, str]) -> str:
         config: the resolved config.
         fingerprints: content hashes that stand for the paths of data and models.
     """
-    # A key has a default here where it came later: runs that do not use it keep their names.
-    values: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
+    values = _hashed_values(config)
     for key in _MACHINE_KEYS:
         del values[key]
     for section, key in _MACHINE_SUBKEYS:
         del values[section][key]
     text = json.dumps({"config": values, "fingerprints": dict(fingerprints)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _hashed_values(node: BaseModel) -> dict[str, Any]:
+    """The keys of a config, or of a section of one, as its hash knows them."""
+    dumped, values = node.model_dump(mode="json"), dict[str, Any]()
+    for name, field in type(node).model_fields.items():
+        value = getattr(node, name)
+        if AddedLater() in field.metadata and value == field.default:
+            continue
+        key = next((mark.name for mark in field.metadata if isinstance(mark, HashedAs)), name)
+        values[key] = _hashed_values(value) if isinstance(value, BaseModel) else dumped[name]
+    return values
 
 
 def resolve_precision(config: Config) -> Config:

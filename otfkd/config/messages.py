@@ -2,11 +2,30 @@
 
 import difflib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from otfkd.base.errors import UserError
+
+# Keys by the names they had; the schema marks each with `HashedAs`, so that published rows and users' finished runs
+# keep their names.
+RENAMED = {
+    "schedule.average": "schedule.average_last",
+    "schedule.pool": "schedule.pool_size",
+    "schedule.keep": "schedule.keep_snapshots",
+}
+
+
+def present_names(stored: Any, at: str = "") -> Any:
+    """What a stored config says under the names that its keys have now."""
+    if not isinstance(stored, dict):
+        return stored
+    return {
+        RENAMED.get(f"{at}{key}", f"{at}{key}").removeprefix(at): present_names(value, f"{at}{key}.")
+        for key, value in stored.items()
+    }
 
 
 def all_keys(schema: type[BaseModel], prefix: str = "") -> tuple[str, ...]:
@@ -28,8 +47,17 @@ def nearest(key: str, valid: Sequence[str]) -> str:
     return (by_leaf or difflib.get_close_matches(key, valid, n=1, cutoff=0.0))[0]
 
 
-def unknown_key(key: str, valid: Sequence[str]) -> UserError:
-    """The error of a key that is not there."""
+def unknown_key(key: str, valid: Sequence[str], given: str) -> UserError:
+    """The error of a key that is not there, or no longer by this name.
+
+    Args:
+        key: the dotted key.
+        valid: all keys there are.
+        given: the override it comes from.
+    """
+    if key in RENAMED:
+        meant = given.lstrip("+").replace(key, RENAMED[key], 1)
+        return UserError(f"{key} is now {RENAMED[key]}: write {meant}")
     return UserError(f"unknown key '{key}': the nearest valid key is '{nearest(key, valid)}'")
 
 
@@ -37,7 +65,7 @@ def explain(error: ErrorDetails, valid: Sequence[str]) -> str:
     """What a schema has against a value, in one sentence."""
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return str(unknown_key(key, valid))
+        return str(unknown_key(key, valid, f"{key}={error['input']}"))
     if error["type"] == "missing":
         return f"{key} must be given: add {key}=VALUE to the command"
     if error["type"] == "value_error":  # keys that contradict each other: the validator says it all

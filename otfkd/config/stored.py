@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
-from otfkd.config.schema import (
+from otfkd.config.sections import (
     DataConfig,
     EvaluationConfig,
     ModelConfig,

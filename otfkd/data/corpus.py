@@ -6,7 +6,7 @@ from pathlib import Path
 
 from otfkd.base.errors import UserError
 from otfkd.base.hashing import sha256_bytes, sha256_file
-from otfkd.config.schema import DataConfig
+from otfkd.config.sections import DataConfig
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Literal
 from otfkd.base.errors import UserError
 from otfkd.base.files import write_bytes
 from otfkd.base.hashing import sha256_bytes
-from otfkd.config.schema import DataConfig
+from otfkd.config.sections import DataConfig
 from otfkd.data.corpus import Corpus
 from otfkd.data.senteval import find, read_sick, read_sick_judgments, read_stsb
 from otfkd.data.sts import DevTask, Task

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from otfkd.base.errors import UserError, first_line
-from otfkd.config.schema import DataConfig, EvaluationConfig
+from otfkd.config.sections import DataConfig, EvaluationConfig
 from otfkd.data.grades import GradedPairs, check_grade
 
 # The published test pairs of each year; STS13's SMT gold file comes without its sentences (licensing) and is left out.

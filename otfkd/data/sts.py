@@ -10,7 +10,7 @@ from typing import Literal
 
 from otfkd.base.errors import UserError
 from otfkd.base.hashing import sha256_bytes
-from otfkd.config.schema import EvaluationConfig
+from otfkd.config.sections import EvaluationConfig
 from otfkd.data import mteb, senteval
 from otfkd.data.grades import GradedPairs
 

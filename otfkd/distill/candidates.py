@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from otfkd.config.schema import Schedule
+from otfkd.config.sections import Schedule
 from otfkd.distill.ema import Shadow
 from otfkd.distill.snapshots import Snapshot, SnapshotCache
 from otfkd.distill.teacher import TeacherSlot
@@ -48,10 +48,10 @@ class Candidates:
                 # The later of two equals: it has learnt from more.
                 self.taken = [max([*self.taken, snapshot], key=lambda one: (one.dev, one.step))]
             case "average":
-                self.taken = [*self.taken, snapshot][-self.schedule.average :]
+                self.taken = [*self.taken, snapshot][-self.schedule.average_last :]
             case _:
                 self.taken = [snapshot]
-        self.recent = [*self.recent, snapshot.id][-self.schedule.keep :]
+        self.recent = [*self.recent, snapshot.id][-self.schedule.keep_snapshots :]
 
     def choose(self, student: nn.Module, step: int, dev: float | None) -> Snapshot | None:
         """The snapshot that is to teach after a step; None where its weights are not finite.

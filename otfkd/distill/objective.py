@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from otfkd.config.schema import ObjectiveConfig
+from otfkd.config.sections import ObjectiveConfig
 from otfkd.data.collate import Tokens
 from otfkd.distill.embeddings import embedding_distillation
 from otfkd.distill.losses import (

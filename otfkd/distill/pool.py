@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from otfkd.config.schema import Schedule
+from otfkd.config.sections import Schedule
 from otfkd.distill.snapshots import Snapshot, SnapshotCache
 from otfkd.distill.teacher import TeacherSlot
 
@@ -59,7 +59,7 @@ class Pool:
             return 0, 1
         kept = self._initial_places if self.schedule.retain == "pool_initial" else 0
         pooled = [place for place in self.places[kept:] if place is not None]
-        if len(pooled) < self.schedule.pool:
+        if len(pooled) < self.schedule.pool_size:
             return kept + len(pooled), kept + len(pooled) + 1
         oldest = min(pooled, key=lambda snapshot: snapshot.step)
         return self.places.index(oldest), len(self.places)

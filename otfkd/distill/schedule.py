@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from otfkd.base.errors import UserError
-from otfkd.config.schema import Config, Schedule
+from otfkd.config.schema import Config
+from otfkd.config.sections import Schedule
 
 
 @dataclass(frozen=True)
@@ -15,14 +16,13 @@ class Plan:
     """The steps after which something is due; step N is after the N-th optimizer step.
 
     Attributes:
-        schedule: what it follows.
+        schedule: what the plan was made of.
         max_steps: optimizer steps of the run.
         evaluate: dev scores.
         cache: snapshots of the student.
         rotate: a snapshot becomes a teacher, or, where dev scores decide, may become one.
         checkpoint: resumable checkpoints.
         skipped: a rotation that would fall on the last step, where nothing learns from it any more.
-        waits_for_dev: whether dev scores decide if a rotation takes place.
         fills: the rotation that fills an empty slot, which nothing can refuse.
         anew: the rotation after which student, optimizer and learning rate begin again, whatever later ones do.
         follows: from this step on the teacher is the student's moving average after every step.
@@ -35,7 +35,6 @@ class Plan:
     rotate: frozenset[int]
     checkpoint: frozenset[int]
     skipped: frozenset[int]
-    waits_for_dev: bool = False
     fills: int | None = None
     anew: int | None = None
     follows: int | None = None
@@ -52,7 +51,7 @@ class Plan:
             return 0, self.anew
         if not restarts:
             return self.anew or 0, self.max_steps
-        if self.waits_for_dev:
+        if self.schedule.waits_for_dev:
             return installed, self.max_steps
         return installed, min((step for step in self.rotate if step > installed), default=self.max_steps)
 
@@ -66,9 +65,8 @@ def make_plan(config: Config) -> Plan:
     """The plan of a run.
 
     Raises:
-        UserError: a schedule that contradicts itself, or never does what it says.
+        UserError: a schedule that never does what it says in so many steps.
     """
-    _check_teacher(config)
     return plan_schedule(
         config.schedule,
         config.trainer.max_steps,
@@ -99,37 +97,23 @@ def plan_schedule(
         anew: the student begins again then.
 
     Raises:
-        UserError: a schedule that contradicts itself, or never does what it says.
+        UserError: a schedule that never does what it says in so many steps.
     """
-    _check_follow(schedule)
     evaluate = multiples(evaluate_every, max_steps) | {max_steps}
     cache = multiples(schedule.cache_every, max_steps) - {max_steps}
     if schedule.source == "best":
         evaluate |= cache  # a choice by dev score needs one of every candidate
-    earliest = max(schedule.start, (fills or 0) + 1)
-    due = {step for step in _due(schedule, max_steps, evaluate - {max_steps}, fills) if step >= earliest}
-    if not due:
-        _check_idle(schedule, max_steps, fills)
-    if fills and schedule.trigger != "follow":
-        due |= {fills}
-    if schedule.max_rotations and not schedule.waits_for_dev:
-        due = set(sorted(due)[: schedule.max_rotations])
+    due = _limited(schedule, _due(schedule, max_steps, evaluate - {max_steps}, fills), fills)
     rotate = {step for step in due if step < max_steps}
     if due and not rotate:
         raise UserError(
             f"no rotation comes before the last step: the first is due after step {min(due)} of {max_steps}; "
             f"lower {'teacher.warmup_steps' if fills else _interval(schedule)} or raise trainer.max_steps"
         )
-    if schedule.source == "best" or not (schedule.waits_for_dev or schedule.source == "ema"):
-        cache |= rotate  # elsewhere only a snapshot that does rotate is worth its file
-    if schedule.source == "best" or schedule.gate is not None or schedule.aggregate == "dev_weighted":
+    if _caches_rotations(schedule):
+        cache |= rotate
+    if _scores_rotations(schedule):
         evaluate |= rotate
-    follows = max(schedule.start, fills or 1) if schedule.trigger == "follow" else None
-    if follows is not None and follows >= max_steps:
-        raise UserError(
-            f"the teacher would follow the student from step {follows} of {max_steps}: "
-            "lower teacher.warmup_steps and schedule.start, or raise trainer.max_steps"
-        )
     return Plan(
         schedule,
         max_steps,
@@ -138,34 +122,37 @@ def plan_schedule(
         rotate=frozenset(rotate),
         checkpoint=frozenset(multiples(checkpoint_every, max_steps) | {max_steps}),
         skipped=frozenset(due & {max_steps}),
-        waits_for_dev=schedule.waits_for_dev,
         fills=fills,
         anew=fills if anew and fills in rotate else None,
-        follows=follows,
+        follows=_follows(schedule, max_steps, fills),
     )
 
 
-def _due(schedule: Schedule, last: int, evaluated: set[int], fills: int | None) -> Iterable[int]:
+def _due(schedule: Schedule, last: int, evaluated: set[int], fills: int | None) -> set[int]:
+    """The steps at which the trigger fires, once it may; `evaluated` are those with a dev score."""
+    earliest = max(schedule.start, (fills or 0) + 1)
+    due = {step for step in _named(schedule, last, evaluated, fills) if step >= earliest}
+    if not due:
+        _check_idle(schedule, last, fills)
+    return due
+
+
+def _named(schedule: Schedule, last: int, evaluated: set[int], fills: int | None) -> Iterable[int]:
     """The steps the trigger names, before any limit is put on them."""
     match schedule.trigger:
         case "never" | "follow":
             return ()
         case "every":
-            if schedule.every is None:
-                raise UserError("schedule.every must be given with schedule=every: add schedule.every=N")
+            assert schedule.every is not None
             return multiples(schedule.every, last) or {schedule.every}
         case "at":
-            return _named_steps(schedule, last, fills)
+            assert schedule.at is not None
+            _check_named(schedule, schedule.at, last, fills)
+            return schedule.at
         case "geometric":
-            if schedule.first is None or schedule.ratio is None:
-                raise UserError(
-                    "schedule.first and schedule.ratio must be given with schedule=geometric: "
-                    "add schedule.first=N schedule.ratio=R"
-                )
+            assert schedule.first is not None and schedule.ratio is not None
             return {schedule.first, *_geometric(schedule.first, schedule.ratio, last)}
         case "on_improvement" | "plateau":
-            if schedule.trigger == "plateau" and schedule.patience is None:
-                raise UserError("schedule.patience must be given with schedule=plateau: add schedule.patience=N")
             return evaluated
 
 
@@ -176,17 +163,14 @@ def _geometric(first: int, ratio: float, last: int) -> Iterator[int]:
         step = max(step * ratio, step + 1)
 
 
-def _named_steps(schedule: Schedule, last: int, fills: int | None) -> Iterable[int]:
-    if not schedule.at:
-        raise UserError("schedule.at must name steps with schedule=at: add schedule.at=[100,200]")
-    beyond = [step for step in schedule.at if step > last]
+def _check_named(schedule: Schedule, steps: list[int], last: int, fills: int | None) -> None:
+    beyond = [step for step in steps if step > last]
     if beyond:
         raise UserError(f"schedule.at names step {beyond[0]} of {last}: drop it or raise trainer.max_steps")
     earliest, key = max((fills or 0, "teacher.warmup_steps"), (schedule.start, "schedule.start"))
-    before = [step for step in schedule.at if step < earliest]
+    before = [step for step in steps if step < earliest]
     if before:
         raise UserError(f"schedule.at names step {before[0]}, before {key}={earliest}: drop it or lower {key}")
-    return schedule.at
 
 
 def _check_idle(schedule: Schedule, last: int, fills: int | None) -> None:
@@ -204,67 +188,36 @@ def _check_idle(schedule: Schedule, last: int, fills: int | None) -> None:
         )
 
 
-def _check_follow(schedule: Schedule) -> None:
+def _limited(schedule: Schedule, due: set[int], fills: int | None) -> set[int]:
+    """The steps that are due, with the one that fills the slot, and no more than there may be."""
+    if fills and schedule.trigger != "follow":
+        due = due | {fills}
+    if schedule.max_rotations and not schedule.waits_for_dev:
+        return set(sorted(due)[: schedule.max_rotations])
+    return due
+
+
+def _caches_rotations(schedule: Schedule) -> bool:
+    """Whether a snapshot is written where a rotation is due: elsewhere only one that does rotate is worth its file."""
+    return schedule.source == "best" or not (schedule.waits_for_dev or schedule.source == "ema")
+
+
+def _scores_rotations(schedule: Schedule) -> bool:
+    """Whether a rotation asks the dev score of its step."""
+    return schedule.source == "best" or schedule.gate is not None or schedule.aggregate == "dev_weighted"
+
+
+def _follows(schedule: Schedule, last: int, fills: int | None) -> int | None:
+    """The step from which on the teacher follows the student, where it does."""
     if schedule.trigger != "follow":
-        return
-    if schedule.source != "ema" or schedule.retain != "replace" or schedule.gate is not None:
+        return None
+    follows = max(schedule.start, fills or 1)
+    if follows >= last:
         raise UserError(
-            "schedule=follow keeps one teacher, the student's moving average: "
-            "leave schedule.source=ema, schedule.retain=replace and schedule.gate=null, or choose another schedule"
+            f"the teacher would follow the student from step {follows} of {last}: "
+            "lower teacher.warmup_steps and schedule.start, or raise trainer.max_steps"
         )
-    again = schedule.on_rotation
-    if schedule.max_rotations is not None or (again.student, again.optimizer, again.lr) != (
-        "continue",
-        "keep",
-        "continue",
-    ):
-        raise UserError(
-            "schedule=follow has no rotations, whose number schedule.max_rotations limits and after which "
-            "schedule.on_rotation lets something begin again: leave both, or choose another schedule"
-        )
-
-
-def _check_teacher(config: Config) -> None:
-    source, rotates = config.teacher.source, config.schedule.trigger != "never"
-    if source == "none" and config.distils:
-        raise UserError(
-            "objective.kd_weight is above 0 but teacher=none: "
-            "give teacher=FOLDER_OR_HUB_ID or teacher=self, or objective=simcse"
-        )
-    if source == "none" and rotates:
-        raise UserError("schedule rotates teachers but teacher=none: give teacher=self or teacher=FOLDER_OR_HUB_ID")
-    if source == "self" and config.teacher.warmup_steps is None:
-        raise UserError("teacher=self needs to know when SimCSE ends and teaching begins: add teacher.warmup_steps=N")
-    if source == "self" and config.teacher.after_warmup == "reinit" and config.schedule.trigger == "follow":
-        raise UserError(
-            "teacher.after_warmup=reinit begins the student again when a snapshot first teaches, and schedule=follow "
-            "has no snapshots: set teacher.after_warmup=continue"
-        )
-    if config.schedule.aggregate == "sample" and config.objective.compares_embeddings:
-        raise UserError(
-            f"objective.kd={config.objective.kd} maps the student to each teacher's space, but "
-            "schedule.aggregate=sample asks one teacher at a time: take schedule.aggregate=mean"
-        )
-    if config.teacher.precomputed:
-        _check_precomputed(config)
-    if config.student.init == "teacher" and source != "model":
-        raise UserError("student.init=teacher needs an initial teacher: give teacher=FOLDER_OR_HUB_ID")
-    if config.student.init == "teacher" and len(config.teacher.paths) > 1:
-        raise UserError("student.init=teacher needs one teacher, not several: give teacher=FOLDER_OR_HUB_ID")
-
-
-def _check_precomputed(config: Config) -> None:
-    schedule = config.schedule
-    if config.teacher.source != "model" or schedule.trigger != "never":
-        raise UserError(
-            "teacher.precomputed=true embeds the corpus once, which is for a teacher that stays: "
-            "give teacher=FOLDER_OR_HUB_ID and schedule=never, or leave teacher.precomputed=false"
-        )
-    if schedule.gate is not None or schedule.aggregate == "dev_weighted":
-        raise UserError(
-            "teacher.precomputed=true keeps a teacher's embeddings of the corpus alone, and schedule.gate and "
-            "schedule.aggregate=dev_weighted score it on dev: leave both, or leave teacher.precomputed=false"
-        )
+    return follows
 
 
 def _interval(schedule: Schedule) -> str:

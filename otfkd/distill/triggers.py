@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from otfkd.config.schema import Schedule
+from otfkd.config.sections import Schedule
 
 
 class DevWatch:

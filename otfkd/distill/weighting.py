@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from otfkd.config.schema import ObjectiveConfig
+from otfkd.config.sections import ObjectiveConfig
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from otfkd.base.errors import DivergenceError, UserError
-from otfkd.config.schema import Compute
+from otfkd.config.sections import Compute
 from otfkd.data.collate import pad
 from otfkd.data.tokens import tokenize
 from otfkd.models.encoder import Encoder, evaluating

@@ -12,7 +12,8 @@ from torch import Tensor
 from otfkd.base.errors import DivergenceError, UserError
 from otfkd.base.hashing import hash_weights
 from otfkd.base.provenance import environment
-from otfkd.config.schema import EvaluateConfig, EvaluationConfig, Pooler
+from otfkd.config.schema import EvaluateConfig
+from otfkd.config.sections import EvaluationConfig, Pooler
 from otfkd.data import relatedness, senteval, transfer
 from otfkd.data.relatedness import RelatednessTask
 from otfkd.data.sts import REJOINED, Suite, Task, checksum, load_stsb, load_suite

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from otfkd.base.errors import DivergenceError
-from otfkd.config.schema import Compute
+from otfkd.config.sections import Compute
 from otfkd.data.sts import Task
 from otfkd.evaluation.encode import encode
 from otfkd.models.encoder import Encoder

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from otfkd.config.schema import Pooler
+from otfkd.config.sections import Pooler
 from otfkd.data.collate import Tokens
 from otfkd.data.tokens import fingerprint_tokenizer, prompt_length
 from otfkd.models.packing import packs, read_packed

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from otfkd.config.schema import Pooler
+from otfkd.config.sections import Pooler
 
 # What needs the hidden states of every layer, not only of the last.
 LAYERED: tuple[Pooler, ...] = ("first_last_mean", "top2_mean")

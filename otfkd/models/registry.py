@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from otfkd.base.errors import UserError, first_line
 from otfkd.base.hashing import fingerprint_folder, sha256_bytes, sha256_file
-from otfkd.config.schema import Pooler
+from otfkd.config.sections import Pooler
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.packing import enable_packing
 from otfkd.models.saved import lower_cases, normalizes, pools_prompt, saved_dense, saved_prompt

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from otfkd.base.errors import UserError
-from otfkd.config.schema import Pooler
+from otfkd.config.sections import Pooler
 
 # otfkd's own note comes first: sentence-transformers has no names for some of the poolers.
 NOTE, MODULES, PROMPTS, TRANSFORMER = (

@@ -1,6 +1,6 @@
 """What a card says of what a model was trained on: sentences, or examples with labels."""
 
-from otfkd.config.schema import DataConfig, ObjectiveConfig
+from otfkd.config.sections import DataConfig, ObjectiveConfig
 from otfkd.data.labelled import IN_WORDS, LEARNS_FROM
 from otfkd.reporting.history import UNKNOWN, History
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from otfkd.base.errors import UserError, first_line
 from otfkd.base.files import atomic_folder, write_text
 from otfkd.base.hashing import hash_weights
-from otfkd.config.schema import Pooler
+from otfkd.config.sections import Pooler
 from otfkd.models.export import write_encoder
 from otfkd.models.onnx import check_onnx, write_onnx
 from otfkd.models.registry import find_model, load_encoder

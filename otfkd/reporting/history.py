@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from otfkd.base.errors import UserError
-from otfkd.config.schema import StudentConfig
+from otfkd.config.sections import StudentConfig
 from otfkd.config.stored import StoredConfig
 from otfkd.models.encoder import Encoder
 from otfkd.runs.folder import Provenance, RunFolder, run_of

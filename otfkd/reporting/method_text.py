@@ -1,6 +1,6 @@
 """What a card says of how a model learnt: its losses, whether from labels, and whether from a teacher."""
 
-from otfkd.config.schema import ObjectiveConfig
+from otfkd.config.sections import ObjectiveConfig
 from otfkd.reporting.history import UNKNOWN, History
 from otfkd.reporting.schedule_text import exchange, restarts
 

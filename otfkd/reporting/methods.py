@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from otfkd.base.errors import UserError, first_line
 from otfkd.base.files import read_json_lines
+from otfkd.config.messages import present_names
 
 Moment = tuple[int, int]  # an optimizer step, and whether before (0) or after (1) the rotation due there
 
@@ -21,7 +22,7 @@ class TrainedRun:
 
     Attributes:
         folder: its folder.
-        settings: its config as written, whatever version of otfkd wrote it.
+        settings: its config as written, whatever version of otfkd wrote it, under the keys' present names.
         config_hash: what all its seeds share.
         seed: its seed.
         fingerprints: content hashes of its inputs.
@@ -113,7 +114,7 @@ def _find(path: Path) -> list[Path]:
 
 def _read(folder: Path) -> TrainedRun:
     try:
-        settings: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+        settings = present_names(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
         facts = json.loads((folder / "provenance.json").read_text())
         metrics, rotations = (read_json_lines(folder / f"{name}.jsonl") for name in ("metrics", "rotations"))
     except (OSError, ValueError) as error:

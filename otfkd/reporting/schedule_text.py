@@ -1,6 +1,6 @@
 """What a card says of how a run's teacher changes: by the schedule, whatever came of it."""
 
-from otfkd.config.schema import OnRotationConfig, Schedule, TeacherConfig
+from otfkd.config.sections import OnRotationConfig, Schedule, TeacherConfig
 from otfkd.reporting.history import UNKNOWN
 
 
@@ -114,7 +114,7 @@ def _source(schedule: Schedule) -> str:
         case "ema":
             return _average(schedule)
         case "average":
-            return f"the mean of the weights of the last {schedule.average} snapshots"
+            return f"the mean of the weights of the last {schedule.average_last} snapshots"
 
 
 def _place(schedule: Schedule, teacher: TeacherConfig | None) -> str:
@@ -122,13 +122,13 @@ def _place(schedule: Schedule, teacher: TeacherConfig | None) -> str:
         case "replace", _:
             return "takes the teacher's place"
         case "pool", TeacherConfig(source="model"):
-            return f"joins a pool of the last {schedule.pool}, which takes the initial teacher's place"
+            return f"joins a pool of the last {schedule.pool_size}, which takes the initial teacher's place"
         case "pool", _:
-            return f"joins a pool of the last {schedule.pool}"
+            return f"joins a pool of the last {schedule.pool_size}"
         case _, TeacherConfig(source="self"):
-            return f"joins the first snapshot, which stays, and a pool of the last {schedule.pool}"
+            return f"joins the first snapshot, which stays, and a pool of the last {schedule.pool_size}"
         case _:
-            return f"joins the initial teacher, which stays, and a pool of the last {schedule.pool}"
+            return f"joins the initial teacher, which stays, and a pool of the last {schedule.pool_size}"
 
 
 def _conditions(schedule: Schedule) -> list[str]:

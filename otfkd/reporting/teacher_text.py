@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from otfkd.config.schema import TeacherConfig
+from otfkd.config.sections import TeacherConfig
 from otfkd.reporting.history import UNKNOWN, History
 from otfkd.reporting.model_names import model_names
 from otfkd.reporting.schedule_text import first_taught

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from otfkd.base.errors import UserError, first_line
 from otfkd.base.files import clear_unfinished, read_json_lines, write_text
+from otfkd.config.messages import present_names
 from otfkd.config.schema import Config
 from otfkd.config.stored import StoredConfig
 from otfkd.runs.rotations import Follows, Refused, Rotated, read_record
@@ -247,7 +248,7 @@ class RunFolder:
     def _settings(self) -> dict[str, Any]:
         if not self.config_file.is_file():
             raise UserError(f"{self.config_file} is missing: give a run's own folder")
-        return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(self.config_file)))
+        return cast("dict[str, Any]", present_names(OmegaConf.to_container(OmegaConf.load(self.config_file))))
 
     def read_plan(self) -> str:
         """The plan in words, with the folders that models were found in; empty where there is none."""

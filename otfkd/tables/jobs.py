@@ -7,7 +7,8 @@ from pathlib import Path
 
 from otfkd.base.errors import UserError
 from otfkd.config.composition import load_config, load_evaluate_config, prepare_overrides
-from otfkd.config.schema import Config, EvaluateConfig, EvaluationConfig, ModelConfig
+from otfkd.config.schema import Config, EvaluateConfig
+from otfkd.config.sections import EvaluationConfig, ModelConfig
 from otfkd.evaluation.scoring import score_model
 from otfkd.runs.folder import RunFolder
 from otfkd.runs.rows import Row, read_rows, write_rows

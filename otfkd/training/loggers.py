@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from otfkd.base.errors import UserError, first_line
-from otfkd.config.schema import LoggerConfig
+from otfkd.config.sections import LoggerConfig
 from otfkd.runs.folder import METRICS, ROTATIONS
 from otfkd.runs.log import Point
 from otfkd.runs.rows import Row

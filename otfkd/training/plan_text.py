@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from otfkd.config.schema import Config, Schedule
+from otfkd.config.schema import Config
+from otfkd.config.sections import Schedule
 from otfkd.data.corpus import Corpus
 from otfkd.data.labelled import Examples
 from otfkd.distill.schedule import Plan
@@ -75,12 +76,12 @@ def _rotation_line(plan: Plan, schedule: Schedule) -> str:
         "current": "the student",
         "best": "the best snapshot since the last rotation",
         "ema": f"the student's moving average (decay {schedule.ema.decay:g}, {schedule.ema.shape})",
-        "average": f"the mean of the last {schedule.average} snapshots' weights",
+        "average": f"the mean of the last {schedule.average_last} snapshots' weights",
     }[schedule.source]
     taught = {
         "replace": "teaches",
-        "pool": f"joins a pool of the last {schedule.pool}",
-        "pool_initial": f"joins the initial teacher and a pool of the last {schedule.pool}",
+        "pool": f"joins a pool of the last {schedule.pool_size}",
+        "pool_initial": f"joins the initial teacher and a pool of the last {schedule.pool_size}",
     }[schedule.retain]
     shared = {"mean": "", "dev_weighted": ", weighted by dev", "sample": ", of whom one is drawn each step"}
     begun = schedule.on_rotation
@@ -189,13 +190,13 @@ def _copies(run: Run) -> int:
     if not plan.rotate and plan.follows is None:
         return 0
     first = 1 if schedule.retain == "pool_initial" and run.config.teacher.source == "self" else 0
-    pool = 1 if schedule.retain == "replace" or schedule.trigger == "never" else first + schedule.pool
+    pool = 1 if schedule.retain == "replace" or schedule.trigger == "never" else first + schedule.pool_size
     return pool + (1 if schedule.source == "ema" else 0)
 
 
 def _disk(run: Run, student: Encoder) -> float:
     """Bytes: snapshots, the resumable checkpoint (weights and two moments), the best and the exported model."""
     schedule = run.config.schedule
-    candidates = schedule.average if schedule.source == "average" else 1
-    snapshots = schedule.keep + candidates + _copies(run) if run.plan.cache | run.plan.rotate else 0
+    candidates = schedule.average_last if schedule.source == "average" else 1
+    snapshots = schedule.keep_snapshots + candidates + _copies(run) if run.plan.cache | run.plan.rotate else 0
     return 4.0 * _count(student) * (snapshots + 3 + 1 + 1)

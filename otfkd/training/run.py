@@ -163,11 +163,6 @@ def prepare(config: Config) -> Run:
     """
     config = resolve_precision(config)
     plan = make_plan(config)
-    if config.chunked and config.objective.mlm_weight:
-        raise UserError(
-            f"trainer.chunk={config.trainer.chunk} embeds a batch in parts, which the masked language loss does not: "
-            "leave trainer.chunk=null or objective.mlm_weight=0.0"
-        )
     model = find_model(config.model.path)
     teachers = _find_teachers(config) if config.teacher.source == "model" else ()
     cache = Path(config.paths.cache)

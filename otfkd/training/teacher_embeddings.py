@@ -22,7 +22,7 @@ from otfkd.base.files import clear_unfinished
 from otfkd.base.hashing import sha256_bytes
 from otfkd.base.processes import any_process, broadcast
 from otfkd.base.signals import stop_flag
-from otfkd.config.schema import Compute
+from otfkd.config.sections import Compute
 from otfkd.data.corpus import Corpus
 from otfkd.data.embedded import Embedded
 from otfkd.data.tokens import token_cache

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from otfkd.base.errors import first_line
 from otfkd.base.files import write_text
-from otfkd.config.schema import LoggerConfig
+from otfkd.config.sections import LoggerConfig
 from otfkd.runs.folder import run_of
 from otfkd.training.run import Run
 

@@ -213,7 +213,7 @@ ROTATING = ("experiment=otfkd", "schedule.every=4", "trainer.max_steps=10", "opt
         ("objective=distill_group_p",),
         pytest.param(("trainer.accumulate=3",), marks=pytest.mark.slow),
         pytest.param(("schedule.source=best", "schedule.cache_every=2", "schedule.gate=5"), marks=pytest.mark.slow),
-        pytest.param(("schedule.source=ema", "schedule.retain=pool", "schedule.pool=2"), marks=pytest.mark.slow),
+        pytest.param(("schedule.source=ema", "schedule.retain=pool", "schedule.pool_size=2"), marks=pytest.mark.slow),
         pytest.param(("schedule.on_rotation.student=reinit",), marks=pytest.mark.slow),
     ],
 )

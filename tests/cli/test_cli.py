@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import otfkd.evaluation.scoring
-from otfkd.config.schema import LoggerConfig
+from otfkd.config.sections import LoggerConfig
 from otfkd.data.sts import Suite
 from otfkd.runs.rows import read_rows
 from tests.support.commands import Command, Outcome, assert_refused, finish, start
@@ -238,7 +238,8 @@ def reproduce(
     """Run `otfkd reproduce` on tables of two rows, of which the second one of `tiny` fails, in 4 steps."""
     monkeypatch.setattr("otfkd.tables.definition.tables_dir", lambda: tmp_path / "tables")
     monkeypatch.setattr(otfkd.evaluation.scoring, "load_suite", lambda *_: tiny_suite)
-    bad = {"name": "bad", "label": "Bad", "experiment": "simcse", "overrides": ["schedule=at", "schedule.at=[500]"]}
+    late = ["teacher=minilm", "schedule=at", "schedule.at=[500]"]
+    bad = {"name": "bad", "label": "Bad", "experiment": "simcse", "overrides": late}
     good = {"name": "good", "label": "Good", "experiment": "simcse"}
     (tmp_path / "tables").mkdir()
     (tmp_path / "profiles.yaml").write_text("mini: Profile mini is no evidence.")

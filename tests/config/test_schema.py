@@ -2,17 +2,20 @@
 
 import warnings
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pytest
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from otfkd.base.errors import UserError
 from otfkd.config.composition import compose, conf_dir, groups, load_config, options, prepare_overrides
 from otfkd.config.identity import config_hash
-from otfkd.config.messages import all_keys
+from otfkd.config.markers import AddedLater, HashedAs
+from otfkd.config.messages import RENAMED, all_keys, present_names
 from otfkd.config.schema import Config, EvaluateConfig, Root
+from otfkd.config.sections import Schedule, TeacherConfig
 from tests.support.config_keys import LEAVES
 
 EXPERIMENTS = options("experiment")
@@ -61,12 +64,13 @@ def test_every_experiment_composes_at_every_profile(experiment: str, profile: st
 @pytest.mark.parametrize("group", [group for group in groups() if group not in ("experiment", "profile", "hydra")])
 def test_every_choice_of_every_group_composes(group: str) -> None:
     needed = {
-        "model": "model.path=x",
-        "teacher": "teacher.path=x",
-        "data": "data.path=x",
-        "schedule": "schedule.at=[1]",
+        "model": ["model.path=x"],
+        "teacher": ["teacher.path=x", "teacher.warmup_steps=1"],
+        "data": ["data.path=x"],
+        "objective": ["teacher=minilm"],
+        "schedule": ["teacher=minilm", "schedule.at=[1]"],
     }
-    configs = [load_config([f"{group}={choice}", *filter(None, [needed.get(group)])]) for choice in options(group)]
+    configs = [load_config([f"{group}={choice}", *needed.get(group, [])]) for choice in options(group)]
     assert len(configs) == len(options(group)) > 0
 
 
@@ -91,6 +95,24 @@ def test_schema_and_yaml_have_the_same_keys(command: str, schema: type[Root]) ->
 )
 def test_an_unknown_key_is_refused_by_the_nearest_valid_one(sign: str, key: str, meant: str) -> None:
     assert refusal(f"{sign}{key}=1") == f"unknown key '{key}': the nearest valid key is '{meant}'"
+
+
+@pytest.mark.parametrize(("former", "present"), sorted(RENAMED.items()))
+def test_a_key_by_its_former_name_is_refused_by_the_present_one(former: str, present: str) -> None:
+    for sign in ("", "+", "++"):
+        assert refusal(f"{sign}{former}=3") == f"{former} is now {present}: write {present}=3"
+    for text in (f"{former}=1,2", f"~{former}"):
+        meant = text.replace(former, present)
+        assert refusal(text) == f"{former} is now {present}: write {meant}"
+    assert refusal("schedule=every", "schedule.every=3", f"{former}=[a, 'b c']").endswith(f"write {present}=[a, 'b c']")
+
+
+@pytest.mark.parametrize(("former", "present"), sorted(RENAMED.items()))
+def test_a_composed_config_with_a_former_name_is_refused_too(former: str, present: str) -> None:
+    """As a preset of one's own may have it."""
+    composed = compose([f"+{former}=7"])
+    with pytest.raises(UserError, match=f"^{former} is now {present}: write {present}=7$"):
+        Config.from_hydra(composed)
 
 
 def test_an_unknown_key_below_a_value_is_refused() -> None:
@@ -123,7 +145,7 @@ def test_an_unknown_key_below_a_value_is_refused() -> None:
         ("data.batch_size", "1"),
         ("data.max_length", "2"),
         ("schedule.every", "0"),
-        ("schedule.keep", "0"),
+        ("schedule.keep_snapshots", "0"),
         ("schedule.at", "3"),
         ("seed", "-1"),
         ("seed", str(2**32)),
@@ -171,6 +193,30 @@ def test_a_missing_value_is_asked_for() -> None:
 def test_an_unknown_choice_lists_the_choices(group: str) -> None:
     message = refusal(f"{group}=nonesuch")
     assert message == f"{group}=nonesuch is not a choice: take one of {', '.join(options(group))}"
+
+
+@pytest.mark.parametrize("group", ["schedule", "objective", "teacher"])
+def test_a_groups_base_shows_all_its_keys_and_is_no_choice(group: str) -> None:
+    base = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / "base.yaml"))
+    assert isinstance(base, dict)
+    own = {key for key in all_keys(Config) if key.startswith(f"{group}.")}
+    assert flat({str(key): value for key, value in base.items()}, f"{group}.") == own
+    assert "base" not in options(group)
+
+
+def test_python_and_yaml_have_the_same_default_schedule() -> None:
+    base = OmegaConf.to_container(OmegaConf.load(conf_dir() / "schedule" / "base.yaml"))
+    assert Schedule().model_dump() == base
+    assert Schedule(trigger="every", every=25) == load_config(["experiment=otfkd", "schedule.every=25"]).schedule
+
+
+@pytest.mark.parametrize("group", ["schedule", "objective"])
+def test_a_groups_base_is_refused_as_any_unknown_choice(group: str) -> None:
+    assert refusal(f"{group}=base") == f"{group}=base is not a choice: take one of {', '.join(options(group))}"
+
+
+def test_a_teacher_called_base_is_a_folder_or_hub_id_as_any_other() -> None:
+    assert load_config(["teacher=base"]).teacher.path == "base"
 
 
 @pytest.mark.parametrize("group", ["teacher", "trainer", "experiment"])
@@ -294,17 +340,69 @@ def test_the_hash_depends_on_what_is_read() -> None:
 
 
 def test_a_key_that_came_later_leaves_other_runs_their_names(default: Config) -> None:
-    """The hash is the default run's from before there were such keys; another default anywhere changes it rightly."""
-    assert {key for key in LEAVES if has_default(default, key)} == {"teacher.precomputed"}
+    """The hash is the default run's from before there were such keys."""
+    assert {key for key in LEAVES if AddedLater() in field_of(default, key).metadata} == {"teacher.precomputed"}
     assert hashed(default) == "7e14559728"
     stored = default.model_dump()
     del stored["teacher"]["precomputed"]
     assert Config.model_validate(stored) == default
 
 
-def has_default(node: BaseModel, key: str) -> bool:
+def field_of(node: BaseModel, key: str) -> FieldInfo:
     name, _, rest = key.partition(".")
-    return has_default(getattr(node, name), rest) if rest else not type(node).model_fields[name].is_required()
+    return field_of(getattr(node, name), rest) if rest else type(node).model_fields[name]
+
+
+def test_a_renamed_key_is_hashed_by_its_former_name_and_read_by_it(default: Config) -> None:
+    marks = {key: mark for key in LEAVES for mark in field_of(default, key).metadata if isinstance(mark, HashedAs)}
+    assert {f"{key.rpartition('.')[0]}.{mark.name}": key for key, mark in marks.items()} == RENAMED
+    stored = default.model_dump()
+    for former, present in RENAMED.items():
+        section, _, name = present.partition(".")
+        stored[section][former.partition(".")[2]] = stored[section].pop(name)
+    assert present_names(stored) == default.model_dump()
+
+
+# Of published rows and finished runs: these never change.
+NAMES = {
+    "experiment=simcse": "7e14559728",
+    "experiment=otfkd": "991f13cb66",
+    "experiment=otfkd_average": "05925fbf71",
+    "experiment=otfkd_average schedule.average_last=5": "efb46bf1c1",
+    "experiment=otfkd_pool": "3b2a5543f3",
+    "experiment=otfkd_pool schedule.pool_size=7": "618ab52b9c",
+    "experiment=otfkd schedule.keep_snapshots=9": "3411c6c43c",
+    "experiment=mean_teacher": "6dfaae4f8d",
+    "experiment=distillcse teacher=some/model": "353d3d367f",
+    "experiment=distillcse_rounds teacher=some/model": "2d98963c6e",
+    "experiment=rankcse": "f26eb21b7e",
+    "experiment=snapshot_distillation": "c1fe0569ff",
+    "experiment=finetune_stsb paths.data_root=/data": "4b74070e55",
+    "objective=distill teacher=some/model teacher.precomputed=true": "993ca87c91",
+}
+
+
+@pytest.mark.parametrize("command", NAMES)
+def test_runs_keep_their_names(command: str) -> None:
+    assert hashed(load_config(command.split())) == NAMES[command]
+
+
+class WithDefault(TeacherConfig):
+    more: bool = False
+
+
+class WithMarker(TeacherConfig):
+    more: Annotated[bool, AddedLater()] = False
+
+
+def test_only_a_marked_key_stays_out_of_the_hash_and_only_while_it_has_its_default(default: Config) -> None:
+    def grown(schema: type[TeacherConfig], **given: bool) -> str:
+        teacher = schema.model_validate({**default.teacher.model_dump(), **given})
+        return hashed(default.model_copy(update={"teacher": teacher}))
+
+    assert grown(WithDefault) != hashed(default)
+    assert grown(WithMarker) == grown(WithMarker, more=False) == hashed(default)
+    assert grown(WithMarker, more=True) == grown(WithDefault, more=True) != grown(WithDefault)
 
 
 def test_the_hash_is_ten_hex_digits() -> None:
@@ -324,7 +422,8 @@ def test_an_override_outdoes_experiment_and_profile() -> None:
 
 
 def test_derived_properties_follow_their_keys() -> None:
-    config = load_config(["data.batch_size=10", "trainer.accumulate=3", "trainer.max_steps=5", "objective=distill"])
+    sizes = ["data.batch_size=10", "trainer.accumulate=3", "trainer.max_steps=5"]
+    config = load_config([*sizes, "objective=distill", "teacher=minilm"])
     assert (config.negatives_per_anchor, config.total_batches, config.distils) == (9, 15, True)
     assert not load_config([]).distils
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from otfkd.base.errors import UserError
-from otfkd.config.schema import DataConfig
+from otfkd.config.sections import DataConfig
 from otfkd.data.corpus import Corpus, find_corpus
 
 EXOTIC = [

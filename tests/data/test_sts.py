@@ -9,7 +9,7 @@ import pytest
 
 from otfkd.base.errors import UserError
 from otfkd.config.composition import load_config
-from otfkd.config.schema import EvaluationConfig
+from otfkd.config.sections import EvaluationConfig
 from otfkd.data.sts import DevTask, Suite, Task, TestTask, load_stsb, load_suite
 from tests.support.edits import Change, line
 from tests.support.senteval import YEARS, grade, make_senteval

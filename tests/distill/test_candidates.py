@@ -108,7 +108,7 @@ def test_best_forgets_what_came_before_the_last_rotation(make: Callable[..., Can
 
 @pytest.mark.parametrize("last", [1, 2, 3, 4])
 def test_average_is_the_exact_mean_of_the_last_snapshots(make: Callable[..., Candidates], last: int) -> None:
-    candidates, student, seen = make("average", average=last), Student(), []
+    candidates, student, seen = make("average", average_last=last), Student(), []
     for step in range(1, 6):
         value = float(2**step)  # sums of powers of two are exact
         candidates.take(student.at(value, step), step, None)
@@ -125,7 +125,7 @@ def test_average_is_the_exact_mean_of_the_last_snapshots(make: Callable[..., Can
 
 
 def test_average_includes_the_step_itself_once(make: Callable[..., Candidates]) -> None:
-    candidates, student = make("average", average=3), Student()
+    candidates, student = make("average", average_last=3), Student()
     candidates.take(student.at(1.0), 1, None)
     assert chosen(candidates, student.at(3.0), 2) == (2, 2.0)
     assert chosen(candidates, student.at(3.0), 2) == (2, 2.0)
@@ -158,7 +158,7 @@ def test_only_ema_keeps_a_shadow(make: Callable[..., Candidates], source: str) -
 def test_made_weights_are_scored_themselves_where_someone_asks(
     make: Callable[..., Candidates], source: str, changes: dict[str, Any], dev: float | None
 ) -> None:
-    candidates, student = make(source, average=2, ema={"decay": 0.5}, **changes), Student()
+    candidates, student = make(source, average_last=2, ema={"decay": 0.5}, **changes), Student()
     if candidates.shadow is not None:
         candidates.shadow.start(student.at(1.0))
         candidates.shadow.update(student.at(3.0), 2)
@@ -201,7 +201,7 @@ def test_best_alone_falls_back_to_an_earlier_student(
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_the_last_snapshots_are_kept_for_the_user(make: Callable[..., Candidates], keep: int) -> None:
-    candidates, student = make("current", keep=keep), Student()
+    candidates, student = make("current", keep_snapshots=keep), Student()
     for step in range(1, 6):
         candidates.take(student.at(step), step, None)
         candidates.rotated()
@@ -210,7 +210,7 @@ def test_the_last_snapshots_are_kept_for_the_user(make: Callable[..., Candidates
 
 @pytest.mark.parametrize("source", ["best", "average"])
 def test_what_may_still_teach_is_kept(make: Callable[..., Candidates], source: str) -> None:
-    candidates, student = make(source, keep=1, average=3), Student()
+    candidates, student = make(source, keep_snapshots=1, average_last=3), Student()
     for step, dev in enumerate((9.0, 1.0, 2.0, 3.0), 1):
         candidates.take(student.at(step), step, dev)
     assert candidates.names == {f"step-{step:08d}" for step in ({1, 4} if source == "best" else {2, 3, 4})}

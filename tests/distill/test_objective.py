@@ -10,7 +10,7 @@ from torch.nn.functional import mse_loss
 
 from otfkd.base.errors import UserError
 from otfkd.config.composition import load_config
-from otfkd.config.schema import ObjectiveConfig
+from otfkd.config.sections import ObjectiveConfig
 from otfkd.data.collate import pad
 from otfkd.distill.embeddings import Projections, embedding_distillation
 from otfkd.distill.losses import (
@@ -26,7 +26,7 @@ from otfkd.distill.objective import Student, Terms, objective, repeated
 from otfkd.distill.shuffling import group_p, group_size
 from otfkd.distill.weighting import Weighting
 
-DEFAULTS = load_config(["objective=distill"]).objective
+DEFAULTS = load_config(["objective=distill", "teacher=minilm"]).objective
 
 
 def config(**changes: Any) -> ObjectiveConfig:
@@ -265,7 +265,7 @@ def test_a_batch_of_one_sentence_is_finite_and_teaches_nothing(kd: str, shuffle:
 def refusal(**changes: Any) -> str:
     given = [f"objective.{key}={'null' if value is None else value}" for key, value in changes.items()]
     with pytest.raises(UserError) as caught:
-        load_config(["objective=distill", *given])
+        load_config(["objective=distill", "teacher=minilm", *given])
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -315,7 +315,7 @@ def test_impossible_values_are_refused(key: str, value: float) -> None:
 
 @pytest.mark.parametrize("name", ["rankcse_listnet", "rankcse_listmle"])
 def test_rankcse_presets_have_its_lists_and_consistency(name: str) -> None:
-    preset = load_config([f"objective={name}"]).objective
+    preset = load_config([f"objective={name}", "teacher=minilm"]).objective
     assert (preset.lists, preset.consistency_weight, preset.kd_weight) == ("two_views", 1.0, 1.0)
     assert (preset.temperature_student, preset.temperature_teacher) == (0.05, 0.025)
     assert preset.kd == ("ce" if name == "rankcse_listnet" else "listmle")

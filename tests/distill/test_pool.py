@@ -44,7 +44,7 @@ def begun(
     slot = TeacherSlot()
     if initial:
         slot.install([One(NUMBER[name]) for name in initial], list(initial.values()))
-    pool = Pool(make_schedule(retain=retain, aggregate=aggregate, pool=size, **changes))
+    pool = Pool(make_schedule(retain=retain, aggregate=aggregate, pool_size=size, **changes))
     pool.begin(slot, dev_of_external)
     return pool, slot
 

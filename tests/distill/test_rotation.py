@@ -202,7 +202,7 @@ def test_with_weight_zero_no_policy_changes_anything(
 
 
 def test_snapshots_are_pruned_to_those_kept_and_the_teachers(configure: Callable[..., Config]) -> None:
-    result = train(configure("experiment=otfkd", "schedule.every=1", "schedule.keep=2"))
+    result = train(configure("experiment=otfkd", "schedule.every=1", "schedule.keep_snapshots=2"))
     left = sorted(path.stem for path in (result.folder / "snapshots").iterdir())
     assert left == ["step-00000010", "step-00000011"]
 
@@ -394,7 +394,7 @@ def test_a_run_that_diverges_stops_and_says_so(configure: Callable[..., Config])
 def test_a_pool_keeps_an_initial_teacher_of_another_width_and_vocabulary(
     configure: Callable[..., Config], recorder: Recorder, other: str
 ) -> None:
-    pool = ["schedule.retain=pool_initial", "schedule.pool=2", "schedule.every=2"]
+    pool = ["schedule.retain=pool_initial", "schedule.pool_size=2", "schedule.every=2"]
     train(configure("experiment=otfkd", f"teacher={other}", "teacher.pooler=mean", *pool))
     first = dict(load_encoder(Path(other), "mean").state_dict())
     s = recorder.trained
@@ -437,7 +437,7 @@ def test_sample_asks_one_member_a_step_drawn_by_the_seed(
     configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked = spied(monkeypatch)
-    run = ["experiment=otfkd", "schedule.every=1", "schedule.retain=pool", "schedule.pool=3"]
+    run = ["experiment=otfkd", "schedule.every=1", "schedule.retain=pool", "schedule.pool_size=3"]
 
     def drawn(seed: int, folder: str) -> list[int | None]:
         asked.clear()
@@ -497,4 +497,5 @@ def test_a_checkpoint_does_not_grow_with_the_teachers(
 
     pool = ["experiment=otfkd", "schedule.every=1", "schedule.retain=pool"]
     assert size("eight", *given(8)) == pytest.approx(size("one", *given(1)), rel=0.02)
-    assert size("pool", *pool, "schedule.pool=8") == pytest.approx(size("single", *pool, "schedule.pool=1"), rel=0.02)
+    pooled = (size(f"pool of {many}", *pool, f"schedule.pool_size={many}") for many in (8, 1))
+    assert next(pooled) == pytest.approx(next(pooled), rel=0.02)

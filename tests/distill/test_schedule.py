@@ -6,8 +6,10 @@ from itertools import product
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from otfkd.base.errors import UserError
+from otfkd.config.messages import explain
 from otfkd.config.schema import Config
 from otfkd.distill.schedule import Plan, make_plan, multiples, plan_schedule
 from tests.support.schedules import make_schedule
@@ -176,7 +178,8 @@ def test_plans_are_what_an_enumeration_says(
         assert sorted(plan.evaluate) == evaluate
         assert sorted(plan.cache) == cache
         assert sorted(plan.skipped) == skipped
-        assert plan.waits_for_dev == (listens or gate is not None)
+        assert plan.schedule == schedule
+        assert plan.schedule.waits_for_dev == (listens or gate is not None)
         assert (plan.fills, plan.follows) == (fills, None)
 
 
@@ -223,20 +226,20 @@ def test_a_plan_is_filled_by_the_student_itself_alone(configure: Callable[..., C
 
 @pytest.mark.parametrize("start", range(12))
 def test_with_restarts_the_rate_decays_until_the_next_rotation(start: int) -> None:
-    plan = plan_schedule(make_schedule(every=5), STEPS, fills=3)
+    plan = plan_schedule(make_schedule("every", every=5), STEPS, fills=3)
     later = [step for step in range(start + 1, STEPS + 1) if step in plan.rotate or step == STEPS]
     assert plan.decay(start, start, restarts=True) == (start, later[0])
 
 
 def test_without_restarts_the_rate_decays_over_the_run() -> None:
-    plan = plan_schedule(make_schedule(every=5), STEPS, fills=3)
+    plan = plan_schedule(make_schedule("every", every=5), STEPS, fills=3)
     assert plan.anew is None
     assert {plan.decay(step, step, restarts=False) for step in range(STEPS)} == {(0, STEPS)}
 
 
 @pytest.mark.parametrize("restarts", [False, True])
 def test_a_student_that_begins_again_has_a_rate_that_does_too(restarts: bool) -> None:
-    plan = plan_schedule(make_schedule(every=5), STEPS, fills=3, anew=True)
+    plan = plan_schedule(make_schedule("every", every=5), STEPS, fills=3, anew=True)
     assert plan.anew == 3
     assert {plan.decay(step, 0, restarts=restarts) for step in range(3)} == {(0, 3)}
     assert plan.decay(3, 3, restarts=restarts) == (3, 5 if restarts else STEPS)
@@ -244,7 +247,7 @@ def test_a_student_that_begins_again_has_a_rate_that_does_too(restarts: bool) ->
 
 
 def test_nothing_begins_again_where_the_first_teacher_was_given() -> None:
-    assert plan_schedule(make_schedule(every=5), STEPS, anew=True).anew is None
+    assert plan_schedule(make_schedule("every", every=5), STEPS, anew=True).anew is None
 
 
 @pytest.mark.parametrize(
@@ -354,6 +357,45 @@ UNROTATED = (
 )
 NAMED = "schedule.at names step {}, before {}={}: drop it or lower {}"
 
+CONTRADICTORY: list[tuple[str, dict[str, Any], str]] = [
+    ("every", {}, "schedule.every must be given with schedule=every: add schedule.every=N"),
+    ("at", {"at": []}, "schedule.at must name steps with schedule=at: add schedule.at=[100,200]"),
+    ("at", {}, "schedule.at must name steps with schedule=at: add schedule.at=[100,200]"),
+    *(
+        (
+            "geometric", {key: value},
+            "schedule.first and schedule.ratio must be given with schedule=geometric: "
+            "add schedule.first=N schedule.ratio=R",
+        )
+        for key, value in (("first", 3), ("ratio", 2.0))
+    ),
+    ("plateau", {}, "schedule.patience must be given with schedule=plateau: add schedule.patience=N"),
+    ("follow", {}, ALONE),
+    ("follow", {"source": "ema", "retain": "pool"}, ALONE),
+    ("follow", {"source": "ema", "gate": 0.0}, ALONE),
+    ("follow", {"source": "ema", "max_rotations": 3}, UNROTATED),
+    ("follow", {"source": "ema", "on_rotation": {"student": "reinit"}}, UNROTATED),
+    ("follow", {"source": "ema", "on_rotation": {"optimizer": "reset"}}, UNROTATED),
+    ("follow", {"source": "ema", "on_rotation": {"lr": "restart"}}, UNROTATED),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("trigger", "changes", "sentence"), CONTRADICTORY)
+def test_a_schedule_that_contradicts_itself_is_refused_in_a_sentence(
+    trigger: str, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        make_schedule(trigger, **changes)
+    assert [explain(error, ()) for error in caught.value.errors()] == [sentence]
+
+
+@pytest.mark.parametrize("source", ["teacher=self", "teacher=folder"])
+def test_a_command_line_is_refused_in_the_same_sentence(configure: Callable[..., Config], source: str) -> None:
+    given = [source, "objective=distill", "schedule=every", "schedule.every=null", "teacher.warmup_steps=3"]
+    with pytest.raises(UserError, match=f"^{re.escape(CONTRADICTORY[0][-1])}$"):
+        configure(*given)
+
+
 IMPOSSIBLE: list[tuple[str, dict[str, Any], int | None, str]] = [
     ("every", {"every": 100}, None, LATE.format(100, "schedule.every")),
     ("every", {"every": 12}, None, LATE.format(12, "schedule.every")),
@@ -362,40 +404,21 @@ IMPOSSIBLE: list[tuple[str, dict[str, Any], int | None, str]] = [
     ("every", {"every": 5, "start": 99}, None, IDLE.format(99)),
     ("every", {"every": 5, "start": 99}, 5, IDLE.format(99)),
     ("every", {"every": 3}, 12, LATE.format(12, "teacher.warmup_steps")),
-    ("every", {}, None, "schedule.every must be given with schedule=every: add schedule.every=N"),
     ("at", {"at": [12]}, None, LATE.format(12, "schedule.at")),
     ("at", {"at": [3, 13]}, None, "schedule.at names step 13 of 12: drop it or raise trainer.max_steps"),
-    ("at", {"at": []}, None, "schedule.at must name steps with schedule=at: add schedule.at=[100,200]"),
-    ("at", {}, None, "schedule.at must name steps with schedule=at: add schedule.at=[100,200]"),
     ("at", {"at": [3, 6]}, 4, NAMED.format(3, "teacher.warmup_steps", 4, "teacher.warmup_steps")),
     ("at", {"at": [6, 3], "start": 5}, 2, NAMED.format(3, "schedule.start", 5, "schedule.start")),
     ("at", {"at": [3]}, 99, NAMED.format(3, "teacher.warmup_steps", 99, "teacher.warmup_steps")),
     ("geometric", {"first": 12, "ratio": 2.0}, None, LATE.format(12, "schedule.first")),
     ("geometric", {"first": 99, "ratio": 2.0}, None, LATE.format(99, "schedule.first")),
     ("geometric", {"first": 4, "ratio": 2.0, "start": 9}, None, IDLE.format(9)),
-    *(
-        (
-            "geometric", {key: value}, None,
-            "schedule.first and schedule.ratio must be given with schedule=geometric: "
-            "add schedule.first=N schedule.ratio=R",
-        )
-        for key, value in (("first", 3), ("ratio", 2.0))
-    ),
     ("never", {}, 12, LATE.format(12, "teacher.warmup_steps")),
     ("never", {}, 99, LATE.format(99, "teacher.warmup_steps")),
     ("on_improvement", {}, None, DEAF.format("on_improvement", 0)),
     ("on_improvement", {}, 4, DEAF.format("on_improvement", 4)),
     ("plateau", {"patience": 2, "start": 7}, 4, DEAF.format("plateau", 7)),
-    ("plateau", {}, None, "schedule.patience must be given with schedule=plateau: add schedule.patience=N"),
     ("follow", {"source": "ema", "start": 12}, None, FOLLOWS.format(12)),
     ("follow", {"source": "ema"}, 30, FOLLOWS.format(30)),
-    ("follow", {}, None, ALONE),
-    ("follow", {"source": "ema", "retain": "pool"}, None, ALONE),
-    ("follow", {"source": "ema", "gate": 0.0}, None, ALONE),
-    ("follow", {"source": "ema", "max_rotations": 3}, None, UNROTATED),
-    ("follow", {"source": "ema", "on_rotation": {"student": "reinit"}}, None, UNROTATED),
-    ("follow", {"source": "ema", "on_rotation": {"optimizer": "reset"}}, None, UNROTATED),
-    ("follow", {"source": "ema", "on_rotation": {"lr": "restart"}}, None, UNROTATED),
 ]  # fmt: skip
 
 
@@ -408,6 +431,6 @@ def test_a_schedule_that_cannot_do_what_it_says_is_refused_in_a_sentence(
 
 
 def test_the_rotation_that_fills_the_slot_may_be_all_there_is() -> None:
-    assert plan_schedule(make_schedule(every=9), STEPS, fills=9).rotate == {9}
+    assert plan_schedule(make_schedule("every", every=9), STEPS, fills=9).rotate == {9}
     assert plan_schedule(make_schedule("at", at=[4]), STEPS, fills=4).rotate == {4}
     assert plan_schedule(make_schedule("geometric", first=5, ratio=3.0), STEPS, fills=5).rotate == {5}

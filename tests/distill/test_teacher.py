@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from otfkd.config.schema import Pooler
+from otfkd.config.sections import Pooler
 from otfkd.data.collate import Batch, Tokens, pad
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.models.encoder import Encoder

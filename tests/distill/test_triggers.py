@@ -42,10 +42,13 @@ def test_plateau_fires_when_the_last_few_beat_nothing_since_the_last_rotation(
     assert fired("plateau", scores, patience=patience) == expected
 
 
-@pytest.mark.parametrize("trigger", ["every", "at", "geometric", "never"])
-def test_triggers_that_go_by_the_step_always_let_it_happen(trigger: str) -> None:
-    assert DevWatch(make_schedule(trigger)).fires
-    assert fired(trigger, (3.0, 2.0, 1.0)) == [1, 2, 3]
+@pytest.mark.parametrize(
+    ("trigger", "needed"),
+    [("every", {"every": 1}), ("at", {"at": [1]}), ("geometric", {"first": 1, "ratio": 2.0}), ("never", {})],
+)
+def test_triggers_that_go_by_the_step_always_let_it_happen(trigger: str, needed: dict[str, Any]) -> None:
+    assert DevWatch(make_schedule(trigger, **needed)).fires
+    assert fired(trigger, (3.0, 2.0, 1.0), **needed) == [1, 2, 3]
 
 
 def test_a_plateau_that_was_refused_fires_again() -> None:

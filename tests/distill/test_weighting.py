@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from otfkd.config.composition import load_config
-from otfkd.config.schema import ObjectiveConfig
+from otfkd.config.sections import ObjectiveConfig
 from otfkd.distill.weighting import Weighting, moving, ramp, weighting
 
-DEFAULTS = load_config(["objective=distill", "objective.kd_weight=2.0"]).objective
+DEFAULTS = load_config(["objective=distill", "objective.kd_weight=2.0", "teacher=minilm"]).objective
 
 
 def config(**changes: Any) -> ObjectiveConfig:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from otfkd.base.errors import DivergenceError
-from otfkd.config.schema import Pooler
+from otfkd.config.sections import Pooler
 from otfkd.data.collate import pad
 from otfkd.evaluation.encode import encode
 from otfkd.models.encoder import Encoder

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from otfkd.base.errors import DivergenceError
-from otfkd.config.schema import EvaluationConfig, Pooler
+from otfkd.config.sections import EvaluationConfig, Pooler
 from otfkd.data.sts import Subset, Task, TestTask, load_suite
 from otfkd.evaluation.sts import StsScore, average, evaluate, score_task, similarities, spearman
 from otfkd.models.encoder import Encoder

@@ -137,7 +137,7 @@ def test_b26_edits_of_config_files_reach_jobs_that_wait(
     conf = Path(shutil.copytree(otfkd.config.composition.conf_dir(), tmp_path / "conf"))
     for module in (otfkd.config.composition, otfkd.cli.common):
         monkeypatch.setattr(module, "conf_dir", lambda: conf)
-    file, used = conf / "objective" / "simcse.yaml", []
+    file, used = conf / "objective" / "base.yaml", []
 
     def edit(config: Config) -> Any:
         used.append((config.seed, config.objective.temperature))

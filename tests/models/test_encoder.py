@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from otfkd.config.schema import Pooler
+from otfkd.config.sections import Pooler
 from otfkd.data.collate import pad
 from otfkd.models.encoder import Encoder, Head, evaluating
 from otfkd.models.registry import load_encoder

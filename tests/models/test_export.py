@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from otfkd.config.schema import Pooler
+from otfkd.config.sections import Pooler
 from otfkd.evaluation.encode import encode
 from otfkd.models import export
 from otfkd.models.encoder import Encoder

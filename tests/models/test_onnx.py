@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from otfkd.base.errors import UserError
-from otfkd.config.schema import Pooler
+from otfkd.config.sections import Pooler
 from otfkd.data.collate import Tokens, pad
 from otfkd.data.tokens import tokenize
 from otfkd.models import onnx as module

@@ -19,7 +19,7 @@ from transformers import (
     XLMRobertaModel,
 )  # fmt: skip
 
-from otfkd.config.schema import Pooler
+from otfkd.config.sections import Pooler
 from otfkd.data.collate import Tokens, pad
 from otfkd.models.encoder import Encoder
 from otfkd.models.packing import Packing, enable_packing, only_padded, packs

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from otfkd.config.schema import Pooler
+from otfkd.config.sections import Pooler
 from otfkd.models.pooling import LAYERED, pool
 
 RIGHT = [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from otfkd.base.errors import UserError
-from otfkd.config.schema import Pooler
+from otfkd.config.sections import Pooler
 from otfkd.data.collate import pad
 from otfkd.models import registry
 from otfkd.models.registry import find_model, fingerprint_model, load_encoder, saved_pooler

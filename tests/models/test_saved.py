@@ -15,7 +15,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
 
 from otfkd.base.errors import UserError
-from otfkd.config.schema import Pooler
+from otfkd.config.sections import Pooler
 from otfkd.evaluation.encode import encode
 from otfkd.models.export import save_encoder
 from otfkd.models.registry import fingerprint_model, load_encoder

@@ -27,9 +27,15 @@ def test_a_run_named_twice_counts_once(tmp_path: Path) -> None:
 
 def test_methods_of_one_name_are_told_apart_by_what_differs(tmp_path: Path) -> None:
     for number, every in enumerate((125, 250)):
-        write_run(tmp_path, DEV, config_hash=f"{number}", schedule={"every": every, "keep": 2})
-    write_run(tmp_path, DEV, name="simcse", config_hash="bbbb", schedule={"every": None, "keep": 2})
+        write_run(tmp_path, DEV, config_hash=f"{number}", schedule={"every": every, "keep_snapshots": 2})
+    write_run(tmp_path, DEV, name="simcse", config_hash="bbbb", schedule={"every": None, "keep_snapshots": 2})
     assert [method.label for method in read_methods([tmp_path])] == ["otfkd, every 125", "otfkd, every 250", "simcse"]
+
+
+def test_a_key_that_was_renamed_tells_no_methods_apart(tmp_path: Path) -> None:
+    for every, keep in ((125, "keep"), (250, "keep_snapshots")):
+        write_run(tmp_path, DEV, config_hash=f"{every}", schedule={"every": every, keep: 2})
+    assert [method.label for method in read_methods([tmp_path])] == ["otfkd, every 125", "otfkd, every 250"]
 
 
 @pytest.mark.parametrize("more", [0, 3])

@@ -1,16 +1,10 @@
-"""Schedules for tests, without Hydra: what conf/schedule/never.yaml says and a few changes."""
+"""Schedules for tests, from values of any type."""
 
-from typing import Any, cast
+from typing import Any
 
-from omegaconf import OmegaConf
-
-from otfkd.config.composition import conf_dir
-from otfkd.config.schema import Schedule
+from otfkd.config.sections import Schedule
 
 
-def make_schedule(trigger: str = "every", **changes: Any) -> Schedule:
+def make_schedule(trigger: str = "never", **changes: Any) -> Schedule:
     """A validated schedule."""
-    values = cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(conf_dir() / "schedule/never.yaml")))
-    for name in ("ema", "on_rotation"):
-        changes[name] = {**values[name], **changes.get(name, {})}
-    return Schedule.model_validate({**values, "trigger": trigger, **changes})
+    return Schedule.model_validate({"trigger": trigger, **changes})

@@ -82,7 +82,7 @@ def test_a_table_is_made_and_then_made_again_from_what_is_there(make: Make, tmp_
 
 
 def test_a_failure_stops_only_what_depends_on_it(make: Make) -> None:
-    bad = {**ROWS[1], "overrides": ["trainer.max_steps=1", "schedule=at", "schedule.at=[5]"]}
+    bad = {**ROWS[1], "overrides": ["teacher=minilm", "schedule=at", "schedule.at=[5]"]}
     good = {"name": "good", "label": "Good", "experiment": "simcse"}
     rows = [ROWS[0], bad, OTFKD, good]
     outcome = make(profiles={"mini": {"seeds": [0]}}, rows=rows)
@@ -185,7 +185,7 @@ def test_a_plan_is_frozen(few: list[str], tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("otfkd.config.composition.conf_dir", lambda: conf)
     spec = make_spec(kind="transfer", rows=ROWS[1:2], profiles={"mini": {"seeds": [0]}})
     (job,) = plan_jobs({"tiny": spec}, "mini", few)
-    for file, key in (("objective/simcse.yaml", "temperature: 0.05"), ("evaluation/transfer.yaml", "protocol: full")):
+    for file, key in (("objective/base.yaml", "temperature: 0.05"), ("evaluation/transfer.yaml", "protocol: full")):
         path = conf / file
         assert key in path.read_text()
         path.write_text(path.read_text().replace(key, f"{key.partition(':')[0]}: {'0.9' if '0' in key else 'fast'}"))

@@ -32,7 +32,7 @@ VARIANTS = {
     "plain": (),
     "accumulated pool of averages": (
         "trainer.accumulate=3", "schedule.source=average", "schedule.cache_every=1", "schedule.retain=pool",
-        "schedule.pool=2",
+        "schedule.pool_size=2",
     ),
     "bfloat16 average beside a given teacher, sampled": (
         *GIVEN, "precision=bfloat16", "objective=distill_group_p", "schedule.source=ema", "schedule.ema.decay=0.7",

@@ -72,7 +72,8 @@ POLICIES = [
     ),
     (
         "pool beside the initial teacher",
-        [*SELF, "schedule.every=5", "schedule.retain=pool_initial", "schedule.pool=2", "schedule.aggregate=sample"],
+        [*SELF, "schedule.every=5", "schedule.retain=pool_initial", "schedule.pool_size=2",
+         "schedule.aggregate=sample"],
         "after 4, 5, 10; the student joins the initial teacher and a pool of the last 2, "
         "of whom one is drawn each step",
     ),
@@ -154,5 +155,5 @@ def test_what_is_held_besides_the_student_is_counted(
     assert held() == pytest.approx(1)
     assert held("schedule=never") == pytest.approx(1)
     assert held("schedule.source=ema") == pytest.approx(2)
-    assert held("schedule.retain=pool", "schedule.pool=3") == pytest.approx(3)
-    assert held("schedule.retain=pool_initial", "schedule.pool=3") == pytest.approx(4)
+    assert held("schedule.retain=pool", "schedule.pool_size=3") == pytest.approx(3)
+    assert held("schedule.retain=pool_initial", "schedule.pool_size=3") == pytest.approx(4)

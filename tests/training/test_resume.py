@@ -28,7 +28,7 @@ VARIANTS = {
     "ema": ("schedule.source=ema", "schedule.ema.decay=0.7", "schedule.ema.shape=cosine"),
     "ema, bfloat16": ("schedule.source=ema", "precision=bfloat16", "schedule.ema.decay=0.7", "schedule.gate=2.0"),
     "follow": ("schedule=follow", "teacher.after_warmup=continue", "teacher.warmup_steps=3", "schedule.ema.decay=0.7"),
-    "average": ("schedule.source=average", "schedule.cache_every=1", "schedule.average=3"),
+    "average": ("schedule.source=average", "schedule.cache_every=1", "schedule.average_last=3"),
     "pool_initial, sample": (*GIVEN, "schedule.every=2", "schedule.retain=pool_initial", "schedule.aggregate=sample"),
     "plateau": ("schedule=plateau", "teacher.warmup_steps=2", "schedule.patience=2", "evaluation.every=1"),
     "on_improvement": ("schedule=on_improvement", "teacher.warmup_steps=1", "evaluation.every=1"),
@@ -41,7 +41,7 @@ VARIANTS = {
     "reinit, ema": ("schedule.every=3", "schedule.source=ema", "schedule.on_rotation.student=reinit"),
     "dev_weighted": (
         *GIVEN, "schedule.every=2", "schedule.retain=pool_initial", "schedule.aggregate=dev_weighted",
-        "schedule.source=average", "schedule.average=2",
+        "schedule.source=average", "schedule.average_last=2",
     ),
     "teachers": ("teacher=[{a},{b}]", "teacher.weights=[2,1]", "teacher.pooler=mean", "schedule.start=6"),
 }  # fmt: skip
@@ -148,7 +148,9 @@ def test_a_missing_or_altered_teacher_stops_the_resume_with_its_name(stopped: tu
 def test_a_missing_snapshot_of_an_average_stops_the_run_with_its_name(
     configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configure("experiment=otfkd_average", "schedule.every=4", "schedule.cache_every=1", "schedule.keep=1")
+    config = configure(
+        "experiment=otfkd_average", "schedule.every=4", "schedule.cache_every=1", "schedule.keep_snapshots=1"
+    )
     with monkeypatch.context() as patched:
         stop_after(patched, 6)
         with pytest.raises(Interrupted):

@@ -1,0 +1,76 @@
+"""What sections of a config have against each other, in the words of its keys.
+
+Each check raises a ValueError of one sentence: what, and what to do.
+"""
+
+from otfkd.config.sections import ObjectiveConfig, Schedule, StudentConfig, TeacherConfig
+
+
+def check_empty_slot(teacher: TeacherConfig, objective: ObjectiveConfig, schedule: Schedule) -> None:
+    """Without a teacher nothing is distilled and nothing rotates."""
+    if teacher.source != "none":
+        return
+    if objective.distils:
+        raise ValueError(
+            "objective.kd_weight is above 0 but teacher=none: "
+            "give teacher=FOLDER_OR_HUB_ID or teacher=self, or objective=simcse"
+        )
+    if schedule.trigger != "never":
+        raise ValueError("schedule rotates teachers but teacher=none: give teacher=self or teacher=FOLDER_OR_HUB_ID")
+
+
+def check_warm_up(teacher: TeacherConfig, schedule: Schedule) -> None:
+    """The student's own first snapshot needs a step, and to begin again needs a snapshot."""
+    if teacher.source != "self":
+        return
+    if teacher.warmup_steps is None:
+        raise ValueError("teacher=self needs to know when SimCSE ends and teaching begins: add teacher.warmup_steps=N")
+    if teacher.after_warmup == "reinit" and schedule.trigger == "follow":
+        raise ValueError(
+            "teacher.after_warmup=reinit begins the student again when a snapshot first teaches, and schedule=follow "
+            "has no snapshots: set teacher.after_warmup=continue"
+        )
+
+
+def check_sampling(objective: ObjectiveConfig, schedule: Schedule) -> None:
+    """Each teacher's space has a map of its own, which learns only while its teacher is asked."""
+    if schedule.aggregate == "sample" and objective.compares_embeddings:
+        raise ValueError(
+            f"objective.kd={objective.kd} maps the student to each teacher's space, but "
+            "schedule.aggregate=sample asks one teacher at a time: take schedule.aggregate=mean"
+        )
+
+
+def check_precomputed(teacher: TeacherConfig, schedule: Schedule) -> None:
+    """A file of embeddings stands for a teacher that stays, and for the corpus alone."""
+    if not teacher.precomputed:
+        return
+    if teacher.source != "model" or schedule.trigger != "never":
+        raise ValueError(
+            "teacher.precomputed=true embeds the corpus once, which is for a teacher that stays: "
+            "give teacher=FOLDER_OR_HUB_ID and schedule=never, or leave teacher.precomputed=false"
+        )
+    if schedule.gate is not None or schedule.aggregate == "dev_weighted":
+        raise ValueError(
+            "teacher.precomputed=true keeps a teacher's embeddings of the corpus alone, and schedule.gate and "
+            "schedule.aggregate=dev_weighted score it on dev: leave both, or leave teacher.precomputed=false"
+        )
+
+
+def check_start(student: StudentConfig, teacher: TeacherConfig) -> None:
+    """A student can begin as the teacher where there is one, and only one."""
+    if student.init != "teacher":
+        return
+    if teacher.source != "model":
+        raise ValueError("student.init=teacher needs an initial teacher: give teacher=FOLDER_OR_HUB_ID")
+    if len(teacher.paths) > 1:
+        raise ValueError("student.init=teacher needs one teacher, not several: give teacher=FOLDER_OR_HUB_ID")
+
+
+def check_chunks(chunk: int | None, objective: ObjectiveConfig) -> None:
+    """The masked language loss sees the whole batch; `chunk` is None where a batch is not embedded in parts."""
+    if chunk is not None and objective.mlm_weight:
+        raise ValueError(
+            f"trainer.chunk={chunk} embeds a batch in parts, which the masked language loss does not: "
+            "leave trainer.chunk=null or objective.mlm_weight=0.0"
+        )

@@ -1,0 +1,248 @@
+"""The sections of a config: which keys they have, and what is valid for each by itself.
+
+Nothing here imports torch, so a command can refuse its arguments at once.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from otfkd.config.markers import AddedLater, HashedAs
+
+Pooler = Literal["cls", "cls_head", "mean", "first_last_mean", "top2_mean", "last"]
+Compute = Literal["float32", "bfloat16"]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Node(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class ModelConfig(Node):
+    path: str  # `minilm` (embedded), a folder, a run's folder or a hub id
+    pooler: Pooler | None  # None: as saved with the model
+    layers: PositiveInt | None  # None: all of them
+    head: bool  # SimCSE's Linear + tanh, in training only
+
+
+class DataConfig(Node):
+    source: Literal["mini", "text", "hub", "stsb", "sick", "csv"]
+    path: str | None
+    repo: str | None
+    file: str | None
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)]  # sentences a micro-batch, over all processes
+    max_length: Annotated[int, Field(ge=3)]
+
+
+class TeacherConfig(Node):
+    source: Literal["none", "self", "model"]
+    path: str | list[str] | None  # several teach together, their similarities averaged
+    weights: list[PositiveFloat] | None  # of several; None: equal
+    pooler: Pooler | None
+    layers: PositiveInt | None
+    precomputed: Annotated[bool, AddedLater()] = False  # the corpus is embedded once, into a file that all runs share
+    warmup_steps: PositiveInt | None
+    after_warmup: Literal["continue", "reinit"] | None  # what the student does once its snapshot teaches
+
+    @property
+    def paths(self) -> list[str]:
+        return [self.path] if isinstance(self.path, str) else self.path or []
+
+
+class StudentConfig(Node):
+    init: Literal["base", "teacher"]
+
+
+class ObjectiveConfig(Node):
+    supervised: Literal["simcse", "cosent", "cosine_regression", "softmax"] | None  # None: from sentences alone
+    temperature: PositiveFloat
+    mask_repeats: bool
+    consistency_weight: NonNegativeFloat
+    kd: Literal["ce", "kl", "js", "listmle", "rank_margin", "mse", "cosine"]
+    kd_weight: NonNegativeFloat
+    kd_ramp: Literal["first", "rotation"] | None  # counted from the first teacher or from each one; None: constant
+    kd_ramp_steps: PositiveInt | None
+    kd_ramp_shape: Literal["linear", "sigmoid"]
+    lists: Literal["one_view", "two_views"]  # the student's: view 1 against itself or against view 2
+    temperature_student: PositiveFloat
+    temperature_student_final: PositiveFloat | None  # reached linearly at the last step; None: fixed
+    temperature_teacher: PositiveFloat
+    temperature_teacher_final: PositiveFloat | None
+    margin: NonNegativeFloat
+    group_p: Fraction | None
+    group_size: Annotated[int, Field(ge=2, le=1_000_000)] | None
+    mlm_weight: NonNegativeFloat
+    mlm_probability: Fraction
+
+    @property
+    def distils(self) -> bool:
+        """Whether the teacher's term counts."""
+        return self.kd_weight > 0
+
+    @property
+    def compares_embeddings(self) -> bool:
+        """Whether the teacher is matched vector by vector, not through lists of similarities."""
+        return self.kd in ("mse", "cosine")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.group_p is not None and self.group_size is not None:
+            raise ValueError("objective.group_p and objective.group_size exclude each other: set one of them to null")
+        if (self.kd_ramp is None) != (self.kd_ramp_steps is None):
+            raise ValueError(
+                "objective.kd_ramp and objective.kd_ramp_steps need each other: give both, or set both to null"
+            )
+        reads = {  # what some kinds of distillation have no use for, where it is set
+            "group_p": (self.group_p is not None, _LISTED),
+            "group_size": (self.group_size is not None, _LISTED),
+            "lists": (self.lists == "two_views", _LISTED),
+            "temperature_student_final": (self.temperature_student_final is not None, (*_SOFTMAX, "listmle")),
+            "temperature_teacher_final": (self.temperature_teacher_final is not None, _SOFTMAX),
+        }
+        for key, (is_set, kinds) in reads.items():
+            if is_set and self.kd not in kinds:
+                raise ValueError(
+                    f"objective.{key}={getattr(self, key)} has no meaning with objective.kd={self.kd}: "
+                    f"leave it out, or take objective.kd={', '.join(kinds[:-1])} or {kinds[-1]}"
+                )
+        return self
+
+
+_SOFTMAX = ("ce", "kl", "js")
+_LISTED = (*_SOFTMAX, "listmle", "rank_margin")
+
+
+class EmaConfig(Node):
+    decay: Fraction = 0.999
+    shape: Literal["constant", "ramp", "cosine"] = "constant"
+
+
+class OnRotationConfig(Node):
+    student: Literal["continue", "reinit"] = "continue"
+    optimizer: Literal["keep", "reset"] = "keep"
+    lr: Literal["continue", "restart"] = "continue"
+
+
+class Schedule(Node):
+    """When and what rotates; its defaults are those of conf/schedule/base.yaml, where each key is explained."""
+
+    trigger: Literal["never", "every", "at", "geometric", "on_improvement", "plateau", "follow"] = "never"
+    every: PositiveInt | None = None
+    at: list[PositiveInt] | None = None
+    first: PositiveInt | None = None
+    ratio: Annotated[float, Field(gt=1)] | None = None
+    patience: PositiveInt | None = None
+    start: NonNegativeInt = 0
+    max_rotations: PositiveInt | None = None
+    gate: NonNegativeFloat | None = None
+    source: Literal["current", "best", "ema", "average"] = "current"
+    average_last: Annotated[PositiveInt, HashedAs("average")] = 3
+    ema: EmaConfig = EmaConfig()
+    retain: Literal["replace", "pool", "pool_initial"] = "replace"
+    pool_size: Annotated[PositiveInt, HashedAs("pool")] = 3
+    aggregate: Literal["mean", "dev_weighted", "sample"] = "mean"
+    on_rotation: OnRotationConfig = OnRotationConfig()
+    cache_every: PositiveInt | None = None
+    keep_snapshots: Annotated[PositiveInt, HashedAs("keep")] = 2
+
+    @model_validator(mode="after")
+    def _has_what_its_trigger_needs(self) -> Self:
+        if self.trigger == "every" and self.every is None:
+            raise ValueError("schedule.every must be given with schedule=every: add schedule.every=N")
+        if self.trigger == "at" and not self.at:
+            raise ValueError("schedule.at must name steps with schedule=at: add schedule.at=[100,200]")
+        if self.trigger == "geometric" and None in (self.first, self.ratio):
+            raise ValueError(
+                "schedule.first and schedule.ratio must be given with schedule=geometric: "
+                "add schedule.first=N schedule.ratio=R"
+            )
+        if self.trigger == "plateau" and self.patience is None:
+            raise ValueError("schedule.patience must be given with schedule=plateau: add schedule.patience=N")
+        return self
+
+    @model_validator(mode="after")
+    def _follows_alone(self) -> Self:
+        if self.trigger != "follow":
+            return self
+        if self.source != "ema" or self.retain != "replace" or self.gate is not None:
+            raise ValueError(
+                "schedule=follow keeps one teacher, the student's moving average: "
+                "leave schedule.source=ema, schedule.retain=replace and schedule.gate=null, or choose another schedule"
+            )
+        if self.max_rotations is not None or self.on_rotation != OnRotationConfig():
+            raise ValueError(
+                "schedule=follow has no rotations, whose number schedule.max_rotations limits and after which "
+                "schedule.on_rotation lets something begin again: leave both, or choose another schedule"
+            )
+        return self
+
+    @property
+    def asks_dev(self) -> bool:
+        """Whether dev scores say when to rotate."""
+        return self.trigger in ("on_improvement", "plateau")
+
+    @property
+    def waits_for_dev(self) -> bool:
+        """Whether dev scores decide if a rotation takes place."""
+        return self.asks_dev or self.gate is not None
+
+
+class OptimizerConfig(Node):
+    lr: PositiveFloat
+    decay: Literal["linear", "cosine", "constant"]
+    weight_decay: NonNegativeFloat
+    clip_norm: PositiveFloat
+
+
+class PrecisionConfig(Node):
+    compute: Literal["auto", "float32", "bfloat16"]
+    tf32: bool
+    deterministic: bool
+
+
+class TrainerConfig(Node):
+    max_steps: Annotated[int, Field(gt=0, le=10_000_000)]
+    accumulate: Annotated[int, Field(gt=0, le=1_000_000)]
+    accelerator: Literal["auto", "cpu", "gpu"]
+    checkpoint_every: PositiveInt | None
+    on_nonfinite: Literal["stop", "skip"]  # what becomes of an optimizer step whose loss is not finite
+    chunk: PositiveInt | None  # sentences that the student embeds at once in each process; None: the whole batch
+    devices: PositiveInt  # of each node; a process each
+    nodes: PositiveInt
+    threads: Annotated[int, Field(gt=0, le=1024)] | None  # of each process
+
+
+class EvaluationConfig(Node):
+    suite: Literal["mini", "sts", "mteb", "geometry", "supervised", "transfer"]
+    path: str | None
+    repo: str | None
+    file: str | None
+    protocol: Literal["full", "fast"] | None  # of the suite transfer
+    split: Literal["dev", "test"] | None  # of the suite geometry
+    every: PositiveInt | None  # None: only after the last step
+    dev_compute: Compute  # of the encoder, for dev scores while a run trains; final rows are float32
+    batch_size: PositiveInt
+    max_length: Annotated[int, Field(ge=3)]
+
+
+class LoggerConfig(Node):
+    name: Literal["none", "wandb", "tensorboard", "csv"]
+    every: PositiveInt
+    project: str
+    offline: bool
+    tags: list[str]
+
+
+class PathsConfig(Node):
+    data_root: str | None
+    runs: str
+    cache: str
