@@ -2,14 +2,27 @@
 
 import json
 import re
+import runpy
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from safetensors.torch import load_file
 
+from otfkd.config.composition import compose, load_config, prepare_overrides
+from otfkd.config.schema import Config, EvaluateConfig
+
 DOCS = Path(__file__).parents[1] / "docs"
+ROOT = DOCS.parent
+PAGES = [ROOT / "README.md", ROOT / "experiments/README.md", *sorted(DOCS.glob("*.md"))]
+PLACEHOLDERS = {
+    "$FOLDER": "one/s0", "$OTHER": "other/s0", "$TEXT": "text", "$PAIRS": "pairs", "$METHOD": "one", "$HUB": "a/b"
+}  # fmt: skip
+ASSIGNED = re.compile(r"[a-z_./]+=")
 
 
 def example(name: str) -> str:
@@ -56,3 +69,82 @@ def test_every_field_report_is_held_by_tests_that_exist() -> None:
         assert tests and held.count("`") == 2 * len(tests), name
         for file, test in tests:
             assert f"\ndef {test}(" in (DOCS.parent / file).read_text(), f"{name} names {file}::{test}"
+
+
+def code(page: str) -> Iterator[str]:
+    """Every span and every line of code of a page that is not Python; a line's comment and prompt are left out."""
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+        if language != "python":
+            for line in block.replace("\\\n", " ").splitlines():
+                yield re.sub(r"\s#\s.*", "", line.removeprefix("$ "))
+    yield from re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL))
+
+
+def commands(page: str) -> Iterator[tuple[str, list[str]]]:
+    """The name and the arguments of every command of a page that takes overrides; overrides alone are training's."""
+    for text in code(page):
+        for placeholder, value in PLACEHOLDERS.items():
+            text = text.replace(placeholder, value)
+        command = re.match(r"(?:.*\s)?(?:\.venv/bin/)?otfkd-(train|eval|reproduce)\s(.*)", text)
+        if command is not None:
+            arguments = [word for word in shlex.split(re.sub(r"\s[>|].*", "", command[2])) if word not in ("...", "-m")]
+            yield command[1], [word for word in arguments if "=" in word and not word.startswith(("-", "hydra"))]
+
+
+def jobs(overrides: list[str]) -> Iterator[list[str]]:
+    """A sweep's overrides, so that each of its values is in one job at least; others as they are."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    values = [
+        [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
+        if one.is_sweep_override()
+        else [text]
+        for one, text in zip(parsed, overrides, strict=True)
+    ]
+    for job in range(max(map(len, values), default=1)):
+        yield [choices[job % len(choices)] for choices in values]
+
+
+def check(command: str, overrides: list[str]) -> None:
+    for job in jobs(overrides):
+        if command == "eval":
+            EvaluateConfig.from_hydra(compose(prepare_overrides(job, EvaluateConfig), "evaluate"))
+        else:
+            load_config(job)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_of_a_page_composes(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTFKD_DATA", "data")
+    for command, overrides in commands(page.read_text()):
+        check(command, overrides)
+
+
+def test_the_commands_of_the_usage_page_are_found() -> None:
+    found = list(commands((DOCS / "usage.md").read_text()))
+    assert len(found) > 70
+    assert ("train", ["experiment=distill_static", "teacher=[one/s0,other/s0]", "teacher.weights=[0.33,0.67]"]) in found
+    assert list(jobs(["experiment=simcse,otfkd", "seed=0,1,2", "name=x"])) == [
+        ["experiment=simcse", "seed=0", "name=x"],
+        ["experiment=otfkd", "seed=1", "name=x"],
+        ["experiment=simcse", "seed=2", "name=x"],
+    ]
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "usage.md"], ids=lambda page: page.name)
+def test_keys_named_beside_commands_exist(page: Path) -> None:
+    for text in code(page.read_text()):
+        if all(ASSIGNED.match(word) for word in text.split()) and text.strip():
+            prepare_overrides(text.split(), Config)
+
+
+def test_the_picture_of_the_gain_is_what_the_published_rows_give() -> None:
+    drawn = runpy.run_path(str(DOCS / "gain.py"))["picture"]()
+    assert (DOCS / "gain.svg").read_text() == drawn
+
+
+def test_the_readmes_results_are_those_of_the_built_table() -> None:
+    built = (ROOT / "experiments/built/small/main.md").read_text()
+    averages = dict(re.findall(r"^\| ([^|]+) \| \d \|.* \| \**([\d. ±]+?)\** \|$", built, re.MULTILINE))
+    shown = re.findall(r"^\| [^|]+ \| \d \| ([\d. ±]+) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    rows = ["Encoder, untrained", "SimCSE (the initial teacher)", "Fixed teacher", "On the fly"]
+    assert shown == [averages[row] for row in rows]
