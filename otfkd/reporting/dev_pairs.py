@@ -18,12 +18,11 @@ from otfkd.models.encoder import Encoder
 from otfkd.models.registry import find_model, fingerprint_model, load_encoder
 from otfkd.reporting.methods import Method, TrainedRun
 from otfkd.reporting.space import DevPairs
-from otfkd.runs.folder import RunFolder
 
 log = logging.getLogger("otfkd")
 
 
-def read_dev(methods: Sequence[Method], *, every_seed: bool) -> list[DevPairs]:
+def read_dev(methods: Sequence[Method[TrainedRun]], *, every_seed: bool) -> list[DevPairs]:
     """Embed the dev pairs with each encoder that the runs started from, then with the models that dev chose.
 
     Args:
@@ -35,16 +34,16 @@ def read_dev(methods: Sequence[Method], *, every_seed: bool) -> list[DevPairs]:
     """
     for method in methods:
         for run in method.runs:
-            if not (run.folder / "model").is_dir():
+            if not run.folder.model.is_dir():
                 raise UserError(f"{run.folder} is not finished and has no selected model yet: let the run go on")
     runs = [(method.label, run) for method in methods for run in (method.runs if every_seed else method.runs[:1])]
-    configs = [RunFolder(run.folder).read_config() for _, run in runs]
+    configs = [run.folder.read_config() for _, run in runs]
     evaluation, paths = configs[0].evaluation, configs[0].paths
     suite = load_suite(evaluation, paths.data_root, Path(paths.cache))
     before: dict[str, DevPairs] = {}
     after = []
     for number, ((label, run), config) in enumerate(zip(runs, configs, strict=True), 1):
-        if suite.checksum != run.fingerprints["suite"]:
+        if suite.checksum != run.provenance.fingerprints.get("suite"):
             raise UserError(f"the pairs that {run.folder} was selected on have changed: bring them back")
         log.info("[%d/%d] dev pairs of %s", number, len(runs), run.folder)
         model = _selected(run)
@@ -56,11 +55,10 @@ def read_dev(methods: Sequence[Method], *, every_seed: bool) -> list[DevPairs]:
 
 
 def _selected(run: TrainedRun) -> Encoder:
-    rows = RunFolder(run.folder).read_rows()
-    encoder = load_encoder(find_model(str(run.folder / "model")))
-    scored = {row.weights_sha256 for row in rows if row.checkpoint == "selected"}
+    encoder = load_encoder(find_model(str(run.folder.model)))
+    scored = {row.weights_sha256 for row in run.folder.read_rows() if row.checkpoint == "selected"}
     if scored and hash_weights(encoder) not in scored:
-        raise UserError(f"{run.folder}/model is not the model that was scored there: run it again")
+        raise UserError(f"{run.folder.model} is not the model that was scored there: run it again")
     return encoder
 
 
@@ -69,7 +67,7 @@ def _base(run: TrainedRun, config: Config) -> tuple[str, Encoder]:
     source = "teacher" if config.student.init == "teacher" else "model"
     path = config.teacher.paths[0] if source == "teacher" else config.model.path
     folder = find_model(path)
-    if fingerprint_model(folder) != run.fingerprints[source]:
+    if fingerprint_model(folder) != run.provenance.fingerprints.get(source):
         raise UserError(f"{folder}, which {run.folder} started from, has changed: bring it back")
     encoder = load_encoder(folder, config.model.pooler, config.model.layers)
     layers = "" if config.model.layers is None else f", {config.model.layers} layers"

@@ -11,15 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from otfkd.base.errors import UserError
-from otfkd.reporting.methods import Method, Moment, TrainedRun, shared_moments
+from otfkd.reporting.methods import Course, Method, Moment, TrainedRun, shared_moments
 from otfkd.reporting.style import Look, looks, put_legend, styled, width_for
+from otfkd.runs.rotations import Rotated
 
 BEFORE, AFTER = 0, 1  # of a rotation
 _AGREEMENT = {"agreement": "Agreement (Spearman)", "kl": "KL (nats)"}
 
 
 @styled()
-def curves(methods: Sequence[Method]) -> Figure:
+def curves(methods: Sequence[Method[Course]]) -> Figure:
     """Dev score against optimizer step, a line a method, above the generations of its teachers.
 
     Thick is the mean over seeds, thin is each of them, their range is shaded; a star is the step that dev chose.
@@ -51,7 +52,7 @@ def curves(methods: Sequence[Method]) -> Figure:
     return figure
 
 
-def _dev(run: TrainedRun) -> dict[Moment, float]:
+def _dev(run: Course) -> dict[Moment, float]:
     return {(step, BEFORE): dev for step, dev in run.dev.items()}
 
 
@@ -65,14 +66,14 @@ class _Lane:
     last: int
 
 
-def _lanes(method: Method) -> list[_Lane]:
+def _lanes(method: Method[Course]) -> list[_Lane]:
     """One for all seeds of a method where they rotated alike, else one each; none where nothing was due."""
-    courses: dict[tuple[tuple[int, ...], tuple[int, ...]], list[TrainedRun]] = {}
+    courses: dict[tuple[tuple[int, ...], tuple[int, ...]], list[Course]] = {}
     for run in method.runs:
-        if run.rotations:
+        if run.rotated or run.refused:
             courses.setdefault((run.rotated, run.refused), []).append(run)
 
-    def label(runs: Sequence[TrainedRun]) -> str:
+    def label(runs: Sequence[Course]) -> str:
         whole = len(runs) == len(method.runs)
         return method.label if whole else f"{method.label}, seed {', '.join(str(run.seed) for run in runs)}"
 
@@ -96,7 +97,7 @@ def _draw_lanes(axes: Axes, lanes: Sequence[_Lane]) -> None:
 
 
 @styled()
-def agreement(methods: Sequence[Method]) -> Figure:
+def agreement(methods: Sequence[Method[TrainedRun]]) -> Figure:
     """How student and teacher agree before each rotation (open) and after it (filled): rank agreement above, KL below.
 
     Raises:
@@ -105,7 +106,7 @@ def agreement(methods: Sequence[Method]) -> Figure:
     rotating = [
         (method, look)
         for method, look in zip(methods, looks(len(methods)), strict=True)
-        if any(run.rotated for run in method.runs)
+        if any(_rotations(run) for run in method.runs)
     ]
     if not rotating:
         raise UserError("none of the runs rotated a teacher, so there is no agreement to draw: name runs that did")
@@ -113,15 +114,7 @@ def agreement(methods: Sequence[Method]) -> Figure:
     panels = figure.subplots(2, 1, sharex=True)
     for axes, (measure, label) in zip(panels, _AGREEMENT.items(), strict=True):
         for method, look in rotating:
-            series = [_around_rotations(run, measure) for run in method.runs]
-            _lines(axes, method, look, series)
-            shared = shared_moments(series)
-            for when, fill in ((BEFORE, "white"), (AFTER, look.colour)):
-                at = [moment for moment in shared if moment[1] == when]
-                axes.plot(
-                    [step for step, _ in at], [fmean(one[moment] for one in series) for moment in at], look.marker,
-                    color=look.colour, mfc=fill, zorder=4, label=f"_{method.label} {'after' if when else 'before'}",
-                )  # fmt: skip
+            _draw_around_rotations(axes, method, look, measure)
         axes.set_ylabel(label)
     panels[1].set_xlabel("Optimizer step")
     panels[1].set_xlim(left=0)
@@ -131,22 +124,39 @@ def agreement(methods: Sequence[Method]) -> Figure:
     return figure
 
 
+def _draw_around_rotations(axes: Axes, method: Method[TrainedRun], look: Look, measure: str) -> None:
+    series = [_around_rotations(run, measure) for run in method.runs]
+    _lines(axes, method, look, series)
+    shared = shared_moments(series)
+    for when, fill in ((BEFORE, "white"), (AFTER, look.colour)):
+        at = [moment for moment in shared if moment[1] == when]
+        axes.plot(
+            [step for step, _ in at], [fmean(one[moment] for one in series) for moment in at], look.marker,
+            color=look.colour, mfc=fill, zorder=4, label=f"_{method.label} {'after' if when else 'before'}",
+        )  # fmt: skip
+
+
+def _rotations(run: TrainedRun) -> list[Rotated]:
+    return [record for record in run.rotations if isinstance(record, Rotated)]
+
+
 def _around_rotations(run: TrainedRun, measure: str) -> dict[Moment, float]:
     """What was measured before and after each rotation, where there was a teacher to measure."""
     found = {}
-    for row in run.rotations:
+    for record in _rotations(run):
         for phase, name in ((BEFORE, f"{measure}_before"), (AFTER, f"{measure}_after")):
-            if name not in row:
+            if name not in record.model_fields_set:  # None would say that there was no teacher to measure
                 raise UserError(
-                    f"{run.folder}/rotations.jsonl does not say how student and teacher agreed, as those of an earlier "
+                    f"{run.folder.rotations_file} does not say how student and teacher agreed, as those of an earlier "
                     "otfkd do not: train it again with fresh=true"
                 )
-            if row[name] is not None:
-                found[row["step"], phase] = float(row[name])
+            value = getattr(record, name)
+            if value is not None:
+                found[record.step, phase] = float(value)
     return found
 
 
-def _lines(axes: Axes, method: Method, look: Look, series: Sequence[Mapping[Moment, float]]) -> Line2D:
+def _lines(axes: Axes, method: Method[Course], look: Look, series: Sequence[Mapping[Moment, float]]) -> Line2D:
     """The seeds of a method thin where there are several, their range shaded, their mean thick; gives the last."""
     alone = len(series) == 1  # under the mean it would only fill its dashes
     for run, one in () if alone else zip(method.runs, series, strict=True):

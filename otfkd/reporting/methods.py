@@ -1,56 +1,38 @@
 """What runs wrote while they trained, read back and put together: seeds of one config are one method."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from pathlib import Path
-from typing import Any
-
-from omegaconf import OmegaConf
+from typing import Any, Generic, TypeVar
 
 from otfkd.base.errors import UserError, first_line
-from otfkd.base.files import read_json_lines
-from otfkd.config.messages import present_names
+from otfkd.config.stored import StoredConfig
+from otfkd.runs.folder import Provenance, RunFolder, find_runs
+from otfkd.runs.rotations import Follows, Refused, Rotated
 
 Moment = tuple[int, int]  # an optimizer step, and whether before (0) or after (1) the rotation due there
 
 
 @dataclass(frozen=True)
-class TrainedRun:
-    """One run, finished or not.
+class Course:
+    """How the training of one seed went.
 
     Attributes:
-        folder: its folder.
-        settings: its config as written, whatever version of otfkd wrote it, under the keys' present names.
-        config_hash: what all its seeds share.
-        seed: its seed.
-        fingerprints: content hashes of its inputs.
+        seed: of the run.
         dev: optimizer step to dev score.
-        rotations: the lines of rotations.jsonl.
+        rotated: the steps after which a new teacher came.
+        refused: the steps after which a due rotation was refused, where they are known.
     """
 
-    folder: Path
-    settings: dict[str, Any]
-    config_hash: str
     seed: int
-    fingerprints: dict[str, str]
     dev: dict[int, float]
-    rotations: tuple[dict[str, Any], ...]
-
-    @property
-    def rotated(self) -> tuple[int, ...]:
-        """The steps after which a new teacher came."""
-        return tuple(row["step"] for row in self.rotations if row.get("event", "rotated") == "rotated")
-
-    @property
-    def refused(self) -> tuple[int, ...]:
-        """The steps after which a due rotation was refused."""
-        return tuple(row["step"] for row in self.rotations if row.get("event") == "refused")
+    rotated: tuple[int, ...]
+    refused: tuple[int, ...]
 
     @property
     def last(self) -> int:
-        """The last step that its files speak of."""
+        """The last step that anything is known of."""
         return max([*self.dev, *self.rotated, *self.refused])
 
     @property
@@ -61,11 +43,33 @@ class TrainedRun:
 
 
 @dataclass(frozen=True)
-class Method:
+class TrainedRun(Course):
+    """The course of one run's folder, finished or not.
+
+    Attributes:
+        folder: where it is.
+        name: of its experiment.
+        config: what it was told, as far as this version can read it.
+        provenance: what its numbers came from.
+        rotations: what happened to its teacher, in order.
+    """
+
+    folder: RunFolder
+    name: str
+    config: StoredConfig
+    provenance: Provenance
+    rotations: tuple[Rotated | Refused | Follows, ...]
+
+
+Course_co = TypeVar("Course_co", bound=Course, covariant=True)
+
+
+@dataclass(frozen=True)
+class Method(Generic[Course_co]):
     """The seeds of one config."""
 
     label: str
-    runs: tuple[TrainedRun, ...]
+    runs: tuple[Course_co, ...]
 
     @property
     def legend(self) -> str:
@@ -81,63 +85,82 @@ def shared_moments(series: Sequence[Mapping[Moment, float]]) -> list[Moment]:
     return [moments[0] for moments in takewhile(lambda moments: len(set(moments)) == 1, zip(*series, strict=False))]
 
 
-def read_methods(paths: Iterable[Path]) -> list[Method]:
+def read_methods(paths: Iterable[Path]) -> list[Method[TrainedRun]]:
     """Every run at or below some folders, by method, in the order found.
 
     Raises:
         UserError: a folder holds no run, a run's files cannot be used, or runs that cannot be compared.
     """
-    folders = dict.fromkeys(folder.absolute() for path in paths for folder in _find(path))
+    folders = dict.fromkeys(folder for path in paths for folder in _runs_below(path))
+    runs = [_read(folder) for folder in folders]
+    _refuse_other_dev_tasks(runs)
     groups: dict[tuple[str, str], list[TrainedRun]] = {}
-    for run in map(_read, folders):
-        groups.setdefault((run.settings["name"], run.config_hash), []).append(run)
-    runs = [run for group in groups.values() for run in group]
     for run in runs:
-        if run.fingerprints["suite"] != runs[0].fingerprints["suite"]:
-            raise UserError(f"{runs[0].folder} and {run.folder} have different dev tasks: draw them apart")
-    for group in groups.values():
-        group.sort(key=lambda run: run.seed)
-        for one, other in pairwise(group):
-            if one.seed == other.seed:
-                raise UserError(f"{one.folder} and {other.folder} are the same run: name one of them")
-    labels = _labels([group[0] for group in groups.values()])
-    return [Method(label, tuple(group)) for label, group in zip(labels, groups.values(), strict=True)]
+        groups.setdefault((run.name, run.provenance.config_hash), []).append(run)
+    methods = [_by_seed(group) for group in groups.values()]
+    labels = _labels([group[0] for group in methods])
+    return [Method(label, group) for label, group in zip(labels, methods, strict=True)]
 
 
-def _find(path: Path) -> list[Path]:
-    found = [file.parent for file in sorted(path.rglob("provenance.json"))]
-    kept = [run for run in found if ".kept-" not in str(run.relative_to(path))]  # set aside by fresh=true
-    if not kept:
+def _runs_below(path: Path) -> list[RunFolder]:
+    found = find_runs(path.absolute())
+    if not found:
         raise UserError(f"{path} holds no run: name a run's folder, or one with runs in it")
-    return kept
+    return found
 
 
-def _read(folder: Path) -> TrainedRun:
+def _read(folder: RunFolder) -> TrainedRun:
     try:
-        settings = present_names(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
-        facts = json.loads((folder / "provenance.json").read_text())
-        metrics, rotations = (read_json_lines(folder / f"{name}.jsonl") for name in ("metrics", "rotations"))
+        config, provenance = folder.read_stored_config(), folder.read_provenance()
+        dev, rotations = folder.read_dev_scores(), tuple(folder.read_rotations())
     except (OSError, ValueError) as error:
         raise UserError(f"the run in {folder} cannot be read ({first_line(error)}): train it again") from None
-    dev = {row["step"]: row["dev"] for row in metrics if "dev" in row}
+    if provenance is None or config.name is None or config.seed is None:
+        raise UserError(f"{folder.config_file} does not say which experiment and seed it is of: train the run again")
     if not dev:
-        raise UserError(f"{folder}/metrics.jsonl has no dev score yet: let the run go on, or leave it out")
+        raise UserError(
+            f"{folder.metrics_file} has no dev score yet: let the run go on, train it again, or leave it out"
+        )
     return TrainedRun(
-        folder, settings, facts["config_hash"], settings["seed"], facts["fingerprints"], dev, tuple(rotations)
-    )
+        seed=config.seed, dev=dev,
+        rotated=tuple(record.step for record in rotations if not isinstance(record, Refused)),
+        refused=tuple(record.step for record in rotations if isinstance(record, Refused)),
+        folder=folder, name=config.name, config=config, provenance=provenance, rotations=rotations,
+    )  # fmt: skip
+
+
+def _refuse_other_dev_tasks(runs: Sequence[TrainedRun]) -> None:
+    for run in runs:
+        one, other = (each.provenance.fingerprints.get("suite") for each in (runs[0], run))
+        if one != other:
+            raise UserError(f"{runs[0].folder} and {run.folder} have different dev tasks: draw them apart")
+
+
+def _by_seed(runs: Iterable[TrainedRun]) -> tuple[TrainedRun, ...]:
+    ordered = sorted(runs, key=lambda run: run.seed)
+    for one, other in pairwise(ordered):
+        if one.seed == other.seed:
+            raise UserError(f"{one.folder} and {other.folder} are the same run: name one of them")
+    return tuple(ordered)
 
 
 def _labels(firsts: Sequence[TrainedRun]) -> list[str]:
     """Names of methods; where two have one name, with the settings they differ in, or else their hashes."""
     labels = []
     for run in firsts:
-        name = run.settings["name"]
-        alike = [_flat(other.settings) for other in firsts if other.settings["name"] == name]
-        own = _flat(run.settings)
-        differing = [key for key in own if any(other.get(key) != own[key] for other in alike)]
+        alike = [_settings(other) for other in firsts if other.name == run.name]
+        own = _settings(run)
+        # What is unknown of one is no difference.
+        differing = [key for key in own if any(other.get(key, own[key]) != own[key] for other in alike)]
         said = [f"{key.rpartition('.')[2]} {own[key]}" for key in differing]
-        labels.append(", ".join([name, *(said if 0 < len(said) < 3 else [run.config_hash] * (len(alike) > 1))]))
+        hashed = [run.provenance.config_hash] * (len(alike) > 1)
+        labels.append(", ".join([run.name, *(said if 0 < len(said) < 3 else hashed)]))
     return labels
+
+
+def _settings(run: TrainedRun) -> dict[str, Any]:
+    """What makes its method, by dotted key."""
+    return _flat(run.config.model_dump(mode="json", exclude={"name", "seed"}))
 
 
 def _flat(settings: Mapping[str, Any], at: str = "") -> dict[str, Any]:
@@ -145,6 +168,6 @@ def _flat(settings: Mapping[str, Any], at: str = "") -> dict[str, Any]:
     for key, value in settings.items():
         if isinstance(value, dict):
             flat.update(_flat(value, f"{at}{key}."))
-        elif not f"{at}{key}".startswith(("seed", "dry_run", "fresh", "resume", "paths.", "logger.")):
+        else:
             flat[f"{at}{key}"] = value
     return flat

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import fmean
 
 import numpy as np
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 
 from otfkd.base.errors import UserError
 from otfkd.reporting.figures import curves
-from otfkd.reporting.methods import Method, TrainedRun
+from otfkd.reporting.methods import Course, Method
 from otfkd.reporting.space import DevPairs, geometry
 from otfkd.reporting.style import inline_svg
 from otfkd.reporting.tradeoffs import Setting, against_compute, against_interval
@@ -112,7 +111,7 @@ def _interval(part: _Part) -> Captioned:
 def _curves(part: _Part) -> Captioned:
     """The baseline and a few methods a figure."""
     methods = {row.name: _method(row, part.runs[row.name]) for row in part.rows if row.experiment is not None}
-    shown = {name: method for name, method in methods.items() if all(run.dev for run in method.runs)}
+    shown = {name: method for name, method in methods.items() if method is not None}
     if not shown:
         yield "Dev curves are not drawn: no trained row is finished.", None
         return
@@ -126,19 +125,17 @@ def _curves(part: _Part) -> Captioned:
         )
 
 
-def _method(row: RowSpec, published: Sequence[Published]) -> Method:
-    return Method(row.label, tuple(_run(one) for one in published))
+def _method(row: RowSpec, published: Sequence[Published]) -> Method[Course] | None:
+    """None where the row of a seed does not say how its training went."""
+    courses = [course for one in published if (course := _course(one.result)) is not None]
+    return Method(row.label, tuple(courses)) if len(courses) == len(published) else None
 
 
-def _run(one: Published) -> TrainedRun:
-    """What figures read of a run's folder, as far as its row says it."""
-    cost = one.result.cost
-    points, rotations = (cost.curve, cost.rotations) if cost is not None else ((), ())
-    return TrainedRun(
-        folder=Path(one.folder), settings={}, config_hash=one.result.config_hash or "", seed=one.result.seed or 0,
-        fingerprints={}, dev={point.step: point.dev for point in points},
-        rotations=tuple({"event": "rotated", "step": step} for step, _ in rotations),
-    )  # fmt: skip
+def _course(row: Row) -> Course | None:
+    if row.seed is None or row.cost is None or not row.cost.curve:
+        return None
+    dev = {point.step: point.dev for point in row.cost.curve}
+    return Course(row.seed, dev, tuple(step for step, _ in row.cost.rotations), refused=())
 
 
 def _compute(part: _Part) -> Captioned:

@@ -68,7 +68,7 @@ def test_what_is_not_as_it_was_is_refused(
     model_hash = fingerprint_model(tiny_model)
     (folder / "provenance.json").write_text(facts.replace(model_hash, "0" * 64))
     assert_refused(folder, str(tiny_model), "has changed")
-    suite_hash = read_methods([folder])[0].runs[0].fingerprints["suite"]
+    suite_hash = read_methods([folder])[0].runs[0].provenance.fingerprints["suite"]
     (folder / "provenance.json").write_text(facts.replace(suite_hash, "0" * 64))
     assert_refused(folder, "pairs", "changed")
     (folder / "provenance.json").write_text(facts)

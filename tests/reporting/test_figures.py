@@ -15,7 +15,7 @@ from otfkd.base.errors import UserError
 from otfkd.reporting.figures import agreement, curves
 from otfkd.reporting.methods import read_methods
 from otfkd.reporting.style import LOOKS, looks, save
-from tests.support.run_folders import rotation, write_run
+from tests.support.run_folders import refusal, rotation, write_run
 
 STEPS = (10, 20, 30, 40)
 OTFKD = ((70.0, 74.0, 73.0, 72.0), (72.0, 71.0, 75.0, 76.0))
@@ -86,7 +86,7 @@ def test_rotations_are_marked_and_their_generations_numbered(runs: Path) -> None
 
 def test_seeds_that_rotated_differently_have_strips_of_their_own(tmp_path: Path) -> None:
     write_run(tmp_path, {10: 1.0, 30: 2.0}, [rotation(10)], seed=0)
-    write_run(tmp_path, {10: 1.0, 30: 2.0}, [rotation(20), rotation(25, event="refused")], seed=1)
+    write_run(tmp_path, {10: 1.0, 30: 2.0}, [rotation(20), refusal(25)], seed=1)
     above, below = curves(read_methods([tmp_path])).axes
     names = [tick.get_text() for tick in below.get_yticklabels()]
     assert names == ["teacher of otfkd, seed 0", "teacher of otfkd, seed 1"]
@@ -125,12 +125,10 @@ def test_agreement_is_drawn_before_and_after_each_rotation(runs: Path) -> None:
     assert not lines(ranks, "simcse (1 seed)")
 
 
-def test_a_refused_rotation_has_a_before_alone(tmp_path: Path) -> None:
-    write_run(
-        tmp_path, {9: 1.0}, [rotation(3, 0.5, 0.75, 1.0, 0.5), rotation(6, 0.25, None, 2.0, None, event="refused")]
-    )
+def test_a_refused_rotation_has_no_agreement(tmp_path: Path) -> None:
+    write_run(tmp_path, {9: 1.0}, [rotation(3, 0.5, 0.75, 1.0, 0.5), refusal(6)])
     ranks, divergence = agreement(read_methods([tmp_path])).axes
-    assert drawn(ranks, "_otfkd before") == [(3, 0.5), (6, 0.25)]
+    assert drawn(ranks, "_otfkd before") == [(3, 0.5)]
     assert drawn(divergence, "_otfkd after") == [(3, 0.5)]
 
 

@@ -1,14 +1,22 @@
 """Runs read back, from folders made by hand."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from otfkd.base.errors import UserError
+from otfkd.config.composition import load_config
 from otfkd.reporting.methods import read_methods, shared_moments
-from tests.support.run_folders import rotation, write_run
+from tests.support.run_folders import refusal, rotation, write_run
 
 DEV = {5: 70.0, 10: 72.0}
+
+
+def section(name: str, **changes: Any) -> dict[str, Any]:
+    """A whole section of a config, with these keys changed."""
+    settings: dict[str, Any] = load_config([]).model_dump(mode="json")[name]
+    return {**settings, **changes}
 
 
 def test_seeds_of_one_config_are_one_method(tmp_path: Path) -> None:
@@ -27,8 +35,8 @@ def test_a_run_named_twice_counts_once(tmp_path: Path) -> None:
 
 def test_methods_of_one_name_are_told_apart_by_what_differs(tmp_path: Path) -> None:
     for number, every in enumerate((125, 250)):
-        write_run(tmp_path, DEV, config_hash=f"{number}", schedule={"every": every, "keep_snapshots": 2})
-    write_run(tmp_path, DEV, name="simcse", config_hash="bbbb", schedule={"every": None, "keep_snapshots": 2})
+        write_run(tmp_path, DEV, config_hash=f"{number}", schedule=section("schedule", every=every))
+    write_run(tmp_path, DEV, name="simcse", config_hash="bbbb", schedule=section("schedule", every=None))
     assert [method.label for method in read_methods([tmp_path])] == ["otfkd, every 125", "otfkd, every 250", "simcse"]
 
 
@@ -40,10 +48,20 @@ def test_a_key_that_was_renamed_tells_no_methods_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("more", [0, 3])
 def test_where_nothing_or_too_much_differs_the_hash_tells_them_apart(tmp_path: Path, more: int) -> None:
-    for value in ("aaaa", "bbbb"):
-        differing = {f"key{number}": value for number in range(more)}
-        write_run(tmp_path, DEV, config_hash=value, paths={"runs": value}, model=differing)
+    keys = ("lr", "weight_decay", "clip_norm")[:more]
+    for number, value in enumerate(("aaaa", "bbbb"), 1):
+        optimizer = section("optimizer", **dict.fromkeys(keys, float(number)))
+        write_run(tmp_path, DEV, config_hash=value, paths={"runs": value}, optimizer=optimizer)
     assert [method.label for method in read_methods([tmp_path])] == ["otfkd, aaaa", "otfkd, bbbb"]
+
+
+def test_a_section_of_another_version_is_unknown_and_no_difference(tmp_path: Path) -> None:
+    sections = {"a": {"decay": "linear"}, "b": section("optimizer", lr=1.0), "c": section("optimizer", lr=2.0)}
+    for value, optimizer in sections.items():
+        write_run(tmp_path, DEV, config_hash=value, optimizer=optimizer)
+    first, *others = read_methods([tmp_path])
+    assert first.runs[0].config.optimizer is None
+    assert [method.label for method in (first, *others)] == ["otfkd, a", "otfkd, lr 1.0", "otfkd, lr 2.0"]
 
 
 def test_runs_set_aside_are_not_read(tmp_path: Path) -> None:
@@ -62,10 +80,15 @@ def test_dev_chose_the_first_of_equals(tmp_path: Path) -> None:
 
 
 def test_rotations_and_refusals_are_told_apart(tmp_path: Path) -> None:
-    lines = [rotation(4), rotation(8, event="refused", reason="worse"), rotation(12, event="rotated")]
+    lines = [rotation(4), refusal(8), rotation(12, event="rotated")]
     write_run(tmp_path, DEV, lines)
     (run,) = read_methods([tmp_path])[0].runs
     assert (run.rotated, run.refused, run.last) == ((4, 12), (8,), 12)
+
+
+def test_a_moving_average_is_a_new_teacher_once(tmp_path: Path) -> None:
+    write_run(tmp_path, DEV, [{"event": "follows", "step": 3, "generation": 1}])
+    assert read_methods([tmp_path])[0].runs[0].rotated == (3,)
 
 
 def test_moments_end_where_a_seed_ends_or_goes_another_way() -> None:
@@ -87,6 +110,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     folder = write_run(tmp_path, DEV)
     (folder / "metrics.jsonl").unlink()
     assert_refused([tmp_path], str(folder), "metrics.jsonl", "train it again")
+
+
+def test_a_config_without_a_seed_is_refused(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, DEV)
+    (folder / "config.yaml").write_text("name: otfkd\n")
+    assert_refused([tmp_path], f"{folder}/config.yaml", "seed", "train the run again")
 
 
 def test_a_broken_line_is_no_traceback(tmp_path: Path) -> None:

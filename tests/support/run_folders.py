@@ -38,3 +38,8 @@ def rotation(step: int, *agreement: float | None, **more: Any) -> dict[str, Any]
     """A line of rotations.jsonl: agreement before and after, KL before and after, or none of them."""
     names = ("agreement_before", "agreement_after", "kl_before", "kl_after")
     return {"step": step, **dict(zip(names, agreement, strict=bool(agreement))), **more}
+
+
+def refusal(step: int) -> dict[str, Any]:
+    """A line of rotations.jsonl: a rotation that was due and did not take place."""
+    return {"event": "refused", "step": step, "reason": "worse"}
