@@ -86,4 +86,4 @@ def _read(label: str, seed: int | None, encoder: Encoder, dev: Task, config: Con
     pairs = [torch.stack([vectors[text] for text in side]) for side in (left, right)]
     cosines, gold = similarities(*pairs), np.array(grades)
     lying = geometry(dev, vectors)
-    return DevPairs(label, seed, cosines, gold, spearman(cosines, gold), lying.alignment, lying.uniformity)
+    return DevPairs(label, seed, lying.alignment, lying.uniformity, cosines, gold, spearman(cosines, gold))

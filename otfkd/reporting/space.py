@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -20,26 +21,35 @@ BINS = 40
 
 
 @dataclass(frozen=True)
-class DevPairs:
-    """What an encoder makes of the dev pairs.
+class Placement:
+    """Where an encoder puts the dev sentences on the sphere.
 
     Attributes:
         label: the encoder.
         seed: of its run; None where it was not trained here.
-        cosines: (n,), one a pair.
-        gold: (n,), their grades.
-        spearman: of the two, × 100.
         alignment: of pairs graded above 4.
         uniformity: of all sentences.
     """
 
     label: str
     seed: int | None
+    alignment: float
+    uniformity: float
+
+
+@dataclass(frozen=True)
+class DevPairs(Placement):
+    """What an encoder makes of the dev pairs.
+
+    Attributes:
+        cosines: (n,), one a pair.
+        gold: (n,), their grades.
+        spearman: of the two, × 100.
+    """
+
     cosines: Array
     gold: Array
     spearman: float
-    alignment: float
-    uniformity: float
 
 
 @styled()
@@ -49,34 +59,32 @@ def similarity(readings: Sequence[DevPairs]) -> Figure:
     Raises:
         UserError: more encoders than a page holds.
     """
-    firsts = {reading.label: reading for reading in reversed(readings)}
-    readings = [reading for reading in readings if firsts[reading.label] is reading]
+    readings = _first_seeds(readings)
     if len(readings) > 6:
         raise UserError(f"a page holds 6 encoders beside each other, not {len(readings)}: name fewer runs")
     figure = Figure(figsize=(COLUMN if len(readings) <= 2 else PAGE, 2.4), layout="constrained")
     panels = figure.subplots(1, len(readings), sharex=True, sharey=True, squeeze=False)[0]
     lowest = min(float(reading.cosines.min()) for reading in readings)
     edges = np.linspace(np.floor(lowest * 10) / 10, 1, BINS + 1)
-    binned = [_by_grade(reading) for reading in readings]
-    ridges = [[np.histogram(group, edges)[0] / max(len(group), 1) for group in groups] for groups in binned]
-    tallest = max(float(ridge.max()) for panel in ridges for ridge in panel)
-    for axes, reading, groups, panel in zip(panels, readings, binned, ridges, strict=True):
-        for grade, cosines, ridge in zip(GRADES, groups, panel, strict=True):
-            shade = colormaps["Blues"](0.2 + 0.17 * grade)
-            height = grade + 1.3 * ridge / tallest
-            axes.stairs(height, edges, baseline=grade, fill=True, facecolor=shade, zorder=-grade, label=f"_{grade}")
-            axes.stairs(height, edges, baseline=grade, color="black", linewidth=0.5, zorder=-grade)
-            if len(cosines):
-                axes.plot([np.median(cosines)] * 2, [grade, grade + 0.7], color="black", linewidth=1, label="_median")
+    graded = [_by_grade(reading) for reading in readings]
+    ridges = [_ridges(groups, edges) for groups in graded]
+    tallest = max(float(panel.max()) for panel in ridges)
+    for axes, reading, groups, panel in zip(panels, readings, graded, ridges, strict=True):
+        _draw_ridges(axes, groups, 1.3 * panel / tallest, edges)
         trained = "before" if reading.seed is None else f"seed {reading.seed}"
         axes.set_title(f"{reading.label} ({trained})\nSpearman {reading.spearman:.2f}")
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.tick_params(axis="y", length=0)
-    names = [f"{grade}–{grade + 1}\nn = {len(group)}" for grade, group in zip(GRADES, binned[0], strict=True)]
+    names = [f"{grade}–{grade + 1}\nn = {len(group)}" for grade, group in zip(GRADES, graded[0], strict=True)]
     panels[0].set_yticks([grade + 0.35 for grade in GRADES], names)
     panels[0].set_ylabel("Gold grade")
     figure.supxlabel("Cosine of a dev pair (line: median)", fontsize=7)
     return figure
+
+
+def _first_seeds(readings: Sequence[DevPairs]) -> list[DevPairs]:
+    firsts = {reading.label: reading for reading in reversed(readings)}
+    return [reading for reading in readings if firsts[reading.label] is reading]
 
 
 def _by_grade(reading: DevPairs) -> list[Array]:
@@ -85,23 +93,38 @@ def _by_grade(reading: DevPairs) -> list[Array]:
     return [cosines[place == grade] for grade in GRADES]
 
 
+def _ridges(groups: Sequence[Array], edges: Array) -> Array:
+    """Shares of each grade's pairs in each bin, (grades, bins)."""
+    return np.stack([np.histogram(group, edges)[0] / max(len(group), 1) for group in groups])
+
+
+def _draw_ridges(axes: Axes, groups: Sequence[Array], heights: Array, edges: Array) -> None:
+    for grade, cosines, height in zip(GRADES, groups, heights, strict=True):
+        shade = colormaps["Blues"](0.2 + 0.17 * grade)
+        top = grade + height
+        axes.stairs(top, edges, baseline=grade, fill=True, facecolor=shade, zorder=-grade, label=f"_{grade}")
+        axes.stairs(top, edges, baseline=grade, color="black", linewidth=0.5, zorder=-grade)
+        if len(cosines):
+            axes.plot([np.median(cosines)] * 2, [grade, grade + 0.7], color="black", linewidth=1, label="_median")
+
+
 @styled()
-def geometry(readings: Sequence[DevPairs], width: float = COLUMN) -> Figure:
+def geometry(placements: Sequence[Placement], width: float = COLUMN) -> Figure:
     """Alignment against uniformity (Wang and Isola 2020), a point an encoder; lower is better in both.
 
     Args:
-        readings: with alignment and uniformity.
+        placements: of the encoders.
         width: inches.
     """
     # Trained ones first, so that a method looks the same in every figure.
-    labels = list(dict.fromkeys(reading.label for reading in sorted(readings, key=lambda one: one.seed is None)))
+    labels = list(dict.fromkeys(one.label for one in sorted(placements, key=lambda one: one.seed is None)))
     figure = Figure(figsize=(width, 2.7), layout="constrained")
     axes = figure.subplots()
     for label, look in zip(labels, looks(len(labels)), strict=True):
-        own = [reading for reading in readings if reading.label == label]
+        own = [one for one in placements if one.label == label]
         untrained = own[0].seed is None
         axes.plot(
-            [reading.uniformity for reading in own], [reading.alignment for reading in own], look.marker,
+            [one.uniformity for one in own], [one.alignment for one in own], look.marker,
             color=look.colour, mfc="white" if untrained else look.colour, markersize=5,
             label=f"{label} ({'before' if untrained else seeds(len(own))})",
         )  # fmt: skip

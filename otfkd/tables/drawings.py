@@ -4,13 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from otfkd.base.errors import UserError
 from otfkd.reporting.figures import curves
 from otfkd.reporting.methods import Course, Method
-from otfkd.reporting.space import DevPairs, geometry
+from otfkd.reporting.space import Placement, geometry
 from otfkd.reporting.style import inline_svg
 from otfkd.reporting.tradeoffs import Setting, against_compute, against_interval
 from otfkd.runs.rows import Row
@@ -159,13 +158,13 @@ def _compute(part: _Part) -> Captioned:
 
 
 def _geometry(part: _Part) -> Captioned:
-    readings = [
-        _reading(row.label, one.result, one.geometry)
+    placements = [
+        Placement(row.label, one.result.seed, one.geometry["alignment"], one.geometry["uniformity"])
         for row in part.rows
         for one in part.runs[row.name]
         if one.geometry is not None
     ]
-    if not readings:
+    if not placements:
         yield (
             "Alignment against uniformity is not drawn: the published rows do not have them; otfkd-figures RUN --what "
             "geometry draws them from runs.",
@@ -174,10 +173,5 @@ def _geometry(part: _Part) -> Captioned:
         return
     yield (
         "Alignment of positive dev pairs (grade above 4) against uniformity of dev sentences; lower is better in both.",
-        geometry(readings, _WIDTH),
+        geometry(placements, _WIDTH),
     )
-
-
-def _reading(label: str, row: Row, measured: Mapping[str, float]) -> DevPairs:
-    pairs = np.empty(0)
-    return DevPairs(label, row.seed, pairs, pairs, row.average, measured["alignment"], measured["uniformity"])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from otfkd.base.errors import UserError
-from otfkd.evaluation.significance import Verdict, adjust, alike, over_seeds
+from otfkd.evaluation.significance import ALPHA, alike, holm, paired_t
 from otfkd.runs.rows import Row
 from otfkd.tables.columns import COSTS, cost_columns, score_columns
 from otfkd.tables.definition import RowSpec, TableSpec, profile_note
@@ -111,33 +111,38 @@ def _bold(spec: TableSpec, profile: str, lines: Sequence[Line]) -> list[Line]:
     if spec.baseline is None or spec.kind == "cost":
         return list(lines)
     base = lines[[row.name for row in spec.at(profile)].index(spec.baseline)]
-    tests = {
-        (at, column): verdict
-        for at, line in enumerate(lines)
-        for column, cell in enumerate(line.cells)
-        if line is not base and (verdict := _compared(base.cells[column], cell)) is not None
-    }
-    verdicts = dict(zip(tests, adjust(list(tests.values())), strict=True))
-
-    def marked(at: int, column: int, cell: Cell) -> Cell:
-        verdict = verdicts.get((at, column))
-        return replace(cell, better=verdict is not None and verdict.word == "different" and verdict.difference > 0)
-
+    better = _better(base, lines)
     return [
-        replace(line, cells=tuple(marked(at, column, cell) for column, cell in enumerate(line.cells)))
+        replace(
+            line,
+            cells=tuple(replace(cell, better=(at, column) in better) for column, cell in enumerate(line.cells)),
+        )
         for at, line in enumerate(lines)
     ]
 
 
-def _compared(base: Cell, cell: Cell) -> Verdict | None:
-    """The test over common seeds; None for fewer than two, an untrained encoder having none."""
+def _better(base: Line, lines: Sequence[Line]) -> set[tuple[int, int]]:
+    """The cells that beat the baseline's, by line and column."""
+    tests = {
+        (at, column): test
+        for at, line in enumerate(lines)
+        if line is not base
+        for column, cell in enumerate(line.cells)
+        if (test := _test(base.cells[column], cell)) is not None
+    }
+    adjusted = holm([p for _, p in tests.values()])
+    return {place for (place, (gain, _)), p in zip(tests.items(), adjusted, strict=True) if gain > 0 and p < ALPHA}
+
+
+def _test(base: Cell, cell: Cell) -> tuple[float, float] | None:
+    """A cell's gain and the p of none, over common seeds; None for fewer than two, an untrained encoder having none."""
     common = [seed for seed in cell.values if seed is not None and seed in base.values]
     if len(common) < 2:
         return None
     before, after = (np.array([one.values[seed] for seed in common]) for one in (base, cell))
-    if alike(before, after):  # as accuracies of few examples can be; it still counts among the tests
-        return Verdict("", float(before.mean()), float(after.mean()), len(common), None, p=1.0, adjusted=1.0)
-    return over_seeds("", before, after)
+    # Alike, as accuracies of few examples can be, it has no p of its own and still counts among the tests.
+    p = 1.0 if alike(before, after) else paired_t(before, after)[1]
+    return float(after.mean()) - float(before.mean()), p
 
 
 def _notes(spec: TableSpec, profile: str, rows: Sequence[Row], parts: Sequence[Part]) -> tuple[str, ...]:

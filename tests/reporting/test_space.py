@@ -6,16 +6,14 @@ from matplotlib.axes import Axes
 from matplotlib.patches import StepPatch
 
 from otfkd.base.errors import UserError
-from otfkd.reporting.space import BINS, Array, DevPairs, geometry, similarity
+from otfkd.reporting.space import BINS, Array, DevPairs, Placement, geometry, similarity
 
 GOLD = np.array([0.0, 0.5, 1.0, 1.9, 2.0, 3.5, 4.0, 4.5, 5.0])
 COSINES = np.array([0.21, 0.31, 0.41, 0.61, 0.51, 0.71, 0.81, 0.91, 1.0])
 
 
-def reading(
-    label: str, seed: int | None, cosines: Array = COSINES, gold: Array = GOLD, at: tuple[float, float] = (0, 0)
-) -> DevPairs:
-    return DevPairs(label, seed, cosines, gold, 81.234, *at)
+def reading(label: str, seed: int | None, cosines: Array = COSINES, gold: Array = GOLD) -> DevPairs:
+    return DevPairs(label, seed, 0, 0, cosines, gold, 81.234)
 
 
 def heights(axes: Axes, grade: int) -> Array:
@@ -81,8 +79,9 @@ def test_a_page_holds_six() -> None:
 
 
 def test_each_model_is_a_point_of_uniformity_and_alignment() -> None:
-    made = [("minilm, cls", None, (0.1, -1.5)), ("otfkd", 0, (0.2, -2.5)), ("otfkd", 1, (0.3, -2.25))]
-    (axes,) = geometry([reading(label, seed, at=at) for label, seed, at in made]).axes
+    before = Placement("minilm, cls", None, 0.1, -1.5)
+    after = [Placement("otfkd", 0, 0.2, -2.5), Placement("otfkd", 1, 0.3, -2.25)]
+    (axes,) = geometry([before, *after]).axes
     found = {line.get_label(): np.asarray(line.get_xydata()).tolist() for line in axes.get_lines()}
     assert found == {"otfkd (2 seeds)": [[-2.5, 0.2], [-2.25, 0.3]], "minilm, cls (before)": [[-1.5, 0.1]]}
     assert len({line.get_marker() for line in axes.get_lines()}) == 2
