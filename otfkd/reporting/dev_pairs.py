@@ -4,18 +4,14 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from otfkd.base.errors import UserError
-from otfkd.base.hashing import hash_weights
 from otfkd.config.schema import Config
-from otfkd.data.sts import Task, load_suite
-from otfkd.evaluation.encode import encode
+from otfkd.data.sts import Task
 from otfkd.evaluation.geometry import geometry
-from otfkd.evaluation.sts import similarities, spearman
+from otfkd.evaluation.sts import spearman
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import find_model, fingerprint_model, load_encoder
+from otfkd.reporting.graded_pairs import cosines, embed_pairs, grades, read_suite, scored_model
 from otfkd.reporting.methods import Method, TrainedRun
 from otfkd.reporting.space import DevPairs
 
@@ -32,21 +28,17 @@ def read_dev(methods: Sequence[Method[TrainedRun]], *, every_seed: bool) -> list
     Raises:
         UserError: a run is not finished, or its config, data, encoder or model is not what it was.
     """
-    for method in methods:
-        for run in method.runs:
-            if not run.folder.model.is_dir():
-                raise UserError(f"{run.folder} is not finished and has no selected model yet: let the run go on")
+    _refuse_unfinished(methods)
     runs = [(method.label, run) for method in methods for run in (method.runs if every_seed else method.runs[:1])]
     configs = [run.folder.read_config() for _, run in runs]
-    evaluation, paths = configs[0].evaluation, configs[0].paths
-    suite = load_suite(evaluation, paths.data_root, Path(paths.cache))
+    suite = read_suite(configs[0])
     before: dict[str, DevPairs] = {}
     after = []
     for number, ((label, run), config) in enumerate(zip(runs, configs, strict=True), 1):
         if suite.checksum != run.provenance.fingerprints.get("suite"):
             raise UserError(f"the pairs that {run.folder} was selected on have changed: bring them back")
         log.info("[%d/%d] dev pairs of %s", number, len(runs), run.folder)
-        model = _selected(run)
+        model = scored_model(run.folder, _selected(run))
         name, base = _base(run, config)
         if name not in before:
             before[name] = _read(name, None, base, suite.dev, config)
@@ -54,12 +46,15 @@ def read_dev(methods: Sequence[Method[TrainedRun]], *, every_seed: bool) -> list
     return [*before.values(), *after]
 
 
-def _selected(run: TrainedRun) -> Encoder:
-    encoder = load_encoder(find_model(str(run.folder.model)))
-    scored = {row.weights_sha256 for row in run.folder.read_rows() if row.checkpoint == "selected"}
-    if scored and hash_weights(encoder) not in scored:
-        raise UserError(f"{run.folder.model} is not the model that was scored there: run it again")
-    return encoder
+def _refuse_unfinished(methods: Sequence[Method[TrainedRun]]) -> None:
+    for run in (run for method in methods for run in method.runs):
+        if not run.folder.model.is_dir():
+            raise UserError(f"{run.folder} is not finished and has no selected model yet: let the run go on")
+
+
+def _selected(run: TrainedRun) -> set[str]:
+    """The weights that its scores are of, none before it is finished."""
+    return {row.weights_sha256 for row in run.folder.read_rows() if row.checkpoint == "selected"}
 
 
 def _base(run: TrainedRun, config: Config) -> tuple[str, Encoder]:
@@ -75,15 +70,6 @@ def _base(run: TrainedRun, config: Config) -> tuple[str, Encoder]:
 
 
 def _read(label: str, seed: int | None, encoder: Encoder, dev: Task, config: Config) -> DevPairs:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    sentences = list(dict.fromkeys(dev.sentences()))
-    embedded = encode(
-        encoder.to(device), sentences,
-        batch_size=config.evaluation.batch_size, max_length=config.evaluation.max_length,
-    )  # fmt: skip
-    vectors = dict(zip(sentences, embedded, strict=True))
-    left, right, grades = zip(*(pair for subset in dev.subsets for pair in subset.pairs), strict=True)
-    pairs = [torch.stack([vectors[text] for text in side]) for side in (left, right)]
-    cosines, gold = similarities(*pairs), np.array(grades)
-    lying = geometry(dev, vectors)
-    return DevPairs(label, seed, lying.alignment, lying.uniformity, cosines, gold, spearman(cosines, gold))
+    vectors = embed_pairs(encoder, [dev], config)
+    lying, seen, gold = geometry(dev, vectors), cosines(dev, vectors), grades(dev)
+    return DevPairs(label, seed, lying.alignment, lying.uniformity, seen, gold, spearman(seen, gold))

@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import otfkd.cli.compare
-import otfkd.data.sts
+import otfkd.reporting.graded_pairs
 from otfkd.config.schema import Config
 from otfkd.data.sts import Subset, Suite, TestTask
 from otfkd.evaluation.encode import encode
@@ -229,7 +229,7 @@ def paired_suite(tiny_suite: Suite, monkeypatch: pytest.MonkeyPatch) -> Suite:
     backwards = tuple((left, right, 5 - grade) for left, right, grade in reversed(pairs))
     tasks = (only, TestTask("both", (Subset("first", pairs), Subset("second", backwards[:7]))))
     suite = Suite("tiny", tiny_suite.dev, tasks)
-    monkeypatch.setattr(otfkd.data.sts, "load_suite", lambda *_: suite)
+    monkeypatch.setattr(otfkd.reporting.graded_pairs, "load_suite", lambda *_: suite)
     return suite
 
 
@@ -308,7 +308,7 @@ def test_changed_test_data_are_refused(
     compare: Command, models: tuple[Path, Path], paired_suite: Suite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     smaller = Suite("tiny", paired_suite.dev, paired_suite.test[:1])
-    monkeypatch.setattr(otfkd.data.sts, "load_suite", lambda *_: smaller)
+    monkeypatch.setattr(otfkd.reporting.graded_pairs, "load_suite", lambda *_: smaller)
     assert_refused(compare(*models, "--pairs"), "the test data has changed")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import otfkd.reporting.dev_pairs
+import otfkd.reporting.graded_pairs
 from otfkd.base.errors import UserError
 from otfkd.config.schema import Config
 from otfkd.data.sts import Suite
@@ -22,7 +22,7 @@ from otfkd.training.train import TrainResult, train
 @pytest.fixture
 def result(configure: Callable[..., Config], tiny_suite: Suite, monkeypatch: pytest.MonkeyPatch) -> TrainResult:
     """A finished run on the fly."""
-    monkeypatch.setattr(otfkd.reporting.dev_pairs, "load_suite", lambda *_: tiny_suite)
+    monkeypatch.setattr(otfkd.reporting.graded_pairs, "load_suite", lambda *_: tiny_suite)
     return train(configure("experiment=otfkd", "teacher.warmup_steps=4", "schedule.every=4"))
 
 
