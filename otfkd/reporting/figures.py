@@ -33,12 +33,7 @@ def curves(methods: Sequence[Method[Course]]) -> Figure:
     for step in sorted({step for lane in lanes for step in lane.rotated}):
         above.axvline(step, color="0.8", linewidth=0.7, zorder=0, label="_rotation")
     for number, (method, look) in enumerate(zip(methods, looks(len(methods)), strict=True)):
-        steps = _lines(above, method, look, [_dev(run) for run in method.runs])
-        steps.set_marker(look.marker)
-        apart = 1 + len(method.runs[0].dev) // 10
-        steps.set_markevery((number % apart, apart))  # few enough to leave the dashes visible
-        chosen = np.array([run.selected for run in method.runs])
-        above.plot(*chosen.T, "*", color=look.colour, markersize=9, mec="white", mew=0.6, zorder=4, label="_selected")
+        _draw_dev(above, method, look, number)
     above.set_ylabel("Dev score (Spearman × 100)")
     below.set_xlabel("Optimizer step")
     below.set_xlim(left=0)
@@ -52,8 +47,14 @@ def curves(methods: Sequence[Method[Course]]) -> Figure:
     return figure
 
 
-def _dev(run: Course) -> dict[Moment, float]:
-    return {(step, BEFORE): dev for step, dev in run.dev.items()}
+def _draw_dev(axes: Axes, method: Method[Course], look: Look, number: int) -> None:
+    series = [{(step, BEFORE): dev for step, dev in run.dev.items()} for run in method.runs]
+    mean = _lines(axes, method, look, series)
+    mean.set_marker(look.marker)
+    apart = 1 + len(method.runs[0].dev) // 10
+    mean.set_markevery((number % apart, apart))  # few enough to leave the dashes visible
+    chosen = np.array([run.selected for run in method.runs])
+    axes.plot(*chosen.T, "*", color=look.colour, markersize=9, mec="white", mew=0.6, zorder=4, label="_selected")
 
 
 @dataclass(frozen=True)

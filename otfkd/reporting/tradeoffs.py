@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from otfkd.reporting.methods import seeds
-from otfkd.reporting.style import COLUMN, legend_above, looks, styled
+from otfkd.reporting.style import COLUMN, Look, legend_above, looks, styled
 
 
 @dataclass(frozen=True)
@@ -63,19 +64,9 @@ def against_interval(
     handles: list[Artist | Container] = []
     for label, look in zip(labels, styles, strict=False):
         own = sorted((point for point in points if point.label == label), key=lambda point: point.x)
-        every = [(point.x, score) for point in own for score in point.scores]
-        axes.plot(*zip(*every, strict=True), ".", color=look.colour, alpha=0.4, markersize=3, mew=0, label="_seeds")
-        handles.append(axes.errorbar(
-            [point.x for point in own], [point.mean for point in own], [point.spread for point in own],
-            color=look.colour, linestyle=look.line, marker=look.marker, capsize=2, elinewidth=0.8,
-            label=_counted(label, own),
-        ))  # fmt: skip
+        handles.append(_draw_series(axes, own, look))
     for (label, scores), look in zip(levels.items(), styles[len(labels) :], strict=True):
-        level = Setting(label, 0, scores)
-        name = _counted(label, [level])
-        handles.append(axes.axhline(level.mean, color=look.colour, linestyle=look.line, linewidth=1, label=name))
-        low, high = level.mean - level.spread, level.mean + level.spread
-        axes.axhspan(low, high, color=look.colour, alpha=0.1, linewidth=0, zorder=0)
+        handles.append(_draw_level(axes, Setting(label, 0, scores), look))
     at = sorted({point.x for point in points})
     axes.set_xticks(at, [f"{x:g}" for x in at])
     axes.xaxis.set_minor_locator(NullLocator())
@@ -83,6 +74,24 @@ def against_interval(
     axes.set_ylabel(measure)
     legend_above(figure, handles)
     return figure
+
+
+def _draw_series(axes: Axes, points: Sequence[Setting], look: Look) -> Container:
+    every = [(point.x, score) for point in points for score in point.scores]
+    axes.plot(*zip(*every, strict=True), ".", color=look.colour, alpha=0.4, markersize=3, mew=0, label="_seeds")
+    return axes.errorbar(
+        [point.x for point in points], [point.mean for point in points], [point.spread for point in points],
+        color=look.colour, linestyle=look.line, marker=look.marker, capsize=2, elinewidth=0.8,
+        label=_counted(points[0].label, points),
+    )  # fmt: skip
+
+
+def _draw_level(axes: Axes, level: Setting, look: Look) -> Artist:
+    name = _counted(level.label, [level])
+    line = axes.axhline(level.mean, color=look.colour, linestyle=look.line, linewidth=1, label=name)
+    low, high = level.mean - level.spread, level.mean + level.spread
+    axes.axhspan(low, high, color=look.colour, alpha=0.1, linewidth=0, zorder=0)
+    return line
 
 
 def pareto_front(points: Sequence[Setting]) -> list[Setting]:

@@ -1,5 +1,6 @@
 """A table's definition: a file in experiments/tables, data and never code."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -169,16 +170,20 @@ def _check(spec: TableSpec, profile: str, path: Path) -> None:
     for row in spec.rows:
         if row.sweep is not None and not row.sweep.values.get(profile):
             raise UserError(f"{path}: row {row.name} sweeps over nothing at profile {profile}: give it values there")
-    trained: set[str] = set()
+    _check_starts(spec.at(profile), path)
     names = [row.name for row in spec.at(profile)]
-    for row in spec.at(profile):
-        for group, other in row.starts.items():
-            if other not in trained:
-                raise UserError(f"{path}: the {group} of row {row.name} must be a trained row above it, not {other}")
-        if row.experiment is not None:
-            trained.add(row.name)
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"{path}: two rows are called {twice}: rename one")
     if spec.baseline is not None and spec.baseline not in names:
         raise UserError(f"{path}: the baseline {spec.baseline} is no row: name one of {', '.join(names)}")
+
+
+def _check_starts(rows: Sequence[RowSpec], path: Path) -> None:
+    trained: set[str] = set()
+    for row in rows:
+        for group, other in row.starts.items():
+            if other not in trained:
+                raise UserError(f"{path}: the {group} of row {row.name} must be a trained row above it, not {other}")
+        if row.experiment is not None:
+            trained.add(row.name)

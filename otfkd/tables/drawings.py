@@ -56,6 +56,20 @@ class _Part:
     def scores(self, row: RowSpec) -> tuple[float, ...]:
         return tuple(one.result.average for one in self.runs[row.name])
 
+    def compute(self, row: RowSpec) -> float | None:
+        """Encoder passes, mean over seeds; None where a run, or one that it started from, is not known."""
+        results = [one.result for one in self.runs[row.name]]
+        known = [result for result in results if result.cost is not None]
+        lineage = self.spec.lineage(row, self.profile)
+        earlier = {result.seed: self._of_seed(lineage, result.seed) for result in results}
+        if not known or any(len(rows) < len(lineage) for rows in earlier.values()):
+            return None
+        return fmean(total_forwards(result, earlier[result.seed]) for result in known)
+
+    def _of_seed(self, names: Sequence[str], seed: int | None) -> list[Row]:
+        published = [one for name in names for one in self.runs.get(name, ())]
+        return [one.result for one in published if one.result.seed == seed]
+
 
 def drawings(name: str, spec: TableSpec, profile: str, published: Sequence[Published]) -> Iterator[Drawing]:
     """The figures that a table's definition asks for, backbone by backbone.
@@ -89,12 +103,7 @@ def _drawn(captioned: Captioned, mark: str) -> Iterator[Drawing]:
 
 def _interval(part: _Part) -> Captioned:
     """Rows that sweep the interval against their scores; the table's other rows are levels."""
-    points = []
-    for spec in part.spec.rows:
-        if spec.sweep is not None and spec.sweep.key == _INTERVAL:
-            label = spec.label.format(value="N")
-            swept = zip(spec.sweep.values[part.profile], spec.expanded(part.profile), strict=True)
-            points += [Setting(label, float(value), part.scores(row)) for value, row in swept if row.name in part.runs]
+    points = [point for spec in part.spec.rows for point in _swept(part, spec)]
     if not points:
         yield "The score against the interval is not drawn: no row with an interval is finished.", None
         return
@@ -105,6 +114,15 @@ def _interval(part: _Part) -> Captioned:
         "over seeds to each side of the mean.",
         against_interval(points, part.measure, levels, _WIDTH),
     )
+
+
+def _swept(part: _Part, spec: RowSpec) -> list[Setting]:
+    """The rows that one with a sweep of the interval stands for, as far as they are finished."""
+    if spec.sweep is None or spec.sweep.key != _INTERVAL:
+        return []
+    label, values = spec.label.format(value="N"), spec.sweep.values[part.profile]
+    rows = zip(values, spec.expanded(part.profile), strict=True)
+    return [Setting(label, float(value), part.scores(row)) for value, row in rows if row.name in part.runs]
 
 
 def _curves(part: _Part) -> Captioned:
@@ -138,15 +156,8 @@ def _course(row: Row) -> Course | None:
 
 
 def _compute(part: _Part) -> Captioned:
-    points = []
-    for row in part.rows:
-        runs, lineage = part.runs[row.name], part.spec.lineage(row, part.profile)
-        earlier = [one.result for name in lineage for one in part.runs.get(name, ())]
-        started = {one.result.seed: [row for row in earlier if row.seed == one.result.seed] for one in runs}
-        known = [one for one in runs if one.result.cost is not None]
-        if known and all(len(rows) == len(lineage) for rows in started.values()):
-            compute = fmean(total_forwards(one.result, started[one.result.seed]) for one in known)
-            points.append(Setting(row.label, compute, part.scores(row)))
+    costs = [(row, part.compute(row)) for row in part.rows]
+    points = [Setting(row.label, cost, part.scores(row)) for row, cost in costs if cost is not None]
     if not points:
         yield "The score against compute is not drawn: no trained row is finished.", None
         return

@@ -110,13 +110,12 @@ class Table:
             ["model", "row", "source", "n", *(f"{column} {what}" for column in self.columns for what in ("mean", "sd"))]
         )
         for part in self.parts:
+            model = part.model or ""
             for line in part.lines:
-                values = [value for cell in line.cells for value in (cell.mean, cell.spread)]
-                numbers = ["" if value is None else f"{value:.4f}" for value in values]
-                writer.writerow([part.model or "", line.label, "measured", line.n, *numbers])
+                writer.writerow([model, line.label, "measured", line.n, *_numbers(line)])
             for quoted in part.quoted:
                 numbers = [text for column in self.columns for text in (str(quoted.scores.get(column, "")), "")]
-                writer.writerow([part.model or "", quoted.label, f"quoted: {quoted.source}", "", *numbers])
+                writer.writerow([model, quoted.label, f"quoted: {quoted.source}", "", *numbers])
         return buffer.getvalue()
 
     def published(self, quoted: QuotedSpec) -> list[str]:
@@ -130,6 +129,12 @@ class Table:
 
 def _markdown(label: str, n: str, cells: Sequence[str]) -> str:
     return " ".join(["|", label.replace("|", r"\|"), "|", n, "|", " | ".join(cells), "|"])
+
+
+def _numbers(line: Line) -> list[str]:
+    """The mean and the spread of each cell; empty where there is none."""
+    values = [value for cell in line.cells for value in (cell.mean, cell.spread)]
+    return ["" if value is None else f"{value:.4f}" for value in values]
 
 
 def _latex(cell: Cell) -> str:

@@ -45,7 +45,6 @@ def build_table(spec: TableSpec, profile: str, measured: Mapping[str | None, Mea
 
 def _check(spec: TableSpec, profile: str, measured: Mapping[str | None, Measured]) -> None:
     names, models = {row.name for row in spec.at(profile)}, spec.profiles[profile].models or (None,)
-    everything: list[Row] = []
     for model, part in measured.items():
         for name, rows in part.items():
             if name not in names or model not in models:
@@ -53,13 +52,22 @@ def _check(spec: TableSpec, profile: str, measured: Mapping[str | None, Measured
                     f"'{spec.title}' has no row {name}{'' if model is None else f' of {model}'}, but its results do: "
                     "make the table again"
                 )
-            seed, times = Counter(row.seed for row in rows).most_common(1)[0]
-            if times > 1 or len({row.config_hash for row in rows}) > 1:
-                wrong = f"seed {seed} twice" if times > 1 else "seeds of different configs"
-                raise UserError(f"row {name} of '{spec.title}' was given {wrong}: make the table again")
-            everything += rows
+            _check_seeds(spec, name, rows)
+    _check_alike(spec, [row for part in measured.values() for rows in part.values() for row in rows])
+
+
+def _check_seeds(spec: TableSpec, name: str, rows: Sequence[Row]) -> None:
+    """Refuse what are no seeds of one config."""
+    seed, times = Counter(row.seed for row in rows).most_common(1)[0]
+    if times > 1:
+        raise UserError(f"row {name} of '{spec.title}' was given seed {seed} twice: make the table again")
+    if len({row.config_hash for row in rows}) > 1:
+        raise UserError(f"row {name} of '{spec.title}' was given seeds of different configs: make the table again")
+
+
+def _check_alike(spec: TableSpec, rows: Sequence[Row]) -> None:
     for what in ("suite_sha256", "protocol"):
-        found = sorted({getattr(row, what) for row in everything})
+        found = sorted({getattr(row, what) for row in rows})
         if len(found) > 1:
             raise UserError(
                 f"the rows of '{spec.title}' differ in {what} ({', '.join(found)}): run them again under one"
@@ -71,19 +79,26 @@ def _values(spec: TableSpec, profile: str, part: Measured, name: str) -> dict[in
     if spec.kind != "cost":
         return {row.seed: score_columns(row, spec.kind) for row in part[name]}
     own = next(row for row in spec.at(profile) if row.name == name)
-    found: dict[int | None, ByColumn] = {}
-    for row in part[name]:
-        of_seed = {other: one for other, rows in part.items() for one in rows if one.seed == row.seed}
-        lineage = spec.lineage(own, profile)
-        if lacking := [other for other in lineage if other not in of_seed]:
-            raise UserError(
-                f"row {name} of '{spec.title}' lacks the run of {lacking[0]} with seed {row.seed}, whose cost is part "
-                "of its own: make the table again"
-            )
-        target = of_seed.get(own.teacher or spec.baseline or "")
-        reach = None if target is None or target.cost is None else max(point.dev for point in target.cost.curve)
-        found[row.seed] = cost_columns(row, [of_seed[other] for other in lineage], reach)
-    return found
+    return {row.seed: _costs(spec, profile, own, row, _of_seed(part, row.seed)) for row in part[name]}
+
+
+def _of_seed(part: Measured, seed: int | None) -> dict[str, Row]:
+    """The result row that each table row has of a seed."""
+    return {name: row for name, rows in part.items() for row in rows if row.seed == seed}
+
+
+def _costs(spec: TableSpec, profile: str, own: RowSpec, row: Row, of_seed: Mapping[str, Row]) -> ByColumn:
+    """What one run cost, the runs of its seed that it started from counted too."""
+    lineage = spec.lineage(own, profile)
+    if lacking := [name for name in lineage if name not in of_seed]:
+        raise UserError(
+            f"row {own.name} of '{spec.title}' lacks the run of {lacking[0]} with seed {row.seed}, whose cost is part "
+            "of its own: make the table again"
+        )
+    teacher = own.teacher or spec.baseline
+    target = None if teacher is None else of_seed.get(teacher)
+    reach = None if target is None or target.cost is None else max(point.dev for point in target.cost.curve)
+    return cost_columns(row, [of_seed[name] for name in lineage], reach)
 
 
 def _columns(spec: TableSpec, values: Mapping[str | None, Mapping[str, BySeed]]) -> tuple[str, ...]:
@@ -146,34 +161,44 @@ def _test(base: Cell, cell: Cell) -> tuple[float, float] | None:
 
 
 def _notes(spec: TableSpec, profile: str, rows: Sequence[Row], parts: Sequence[Part]) -> tuple[str, ...]:
-    notes = [profile_note(profile)]
-    if rows:
-        if spec.kind != "cost":
-            notes.append(
-                f"Test split of suite {rows[0].suite} ({rows[0].suite_sha256[:8]}), {rows[0].protocol}; checkpoint "
-                "selected on dev."
-            )
-        made = "; ".join(sorted({made_with(row) for row in rows}))
-        notes.append(f"Mean ± standard deviation over n seeds. Made with {made}.")
-    if spec.baseline is not None and spec.kind != "cost":
+    notes = [profile_note(profile), *_made(spec, rows)]
+    if spec.kind == "cost":
+        notes += _cost_notes(spec, profile)
+    elif spec.baseline is not None:
         label = next(row.label for row in spec.at(profile) if row.name == spec.baseline)
         notes.append(
             f"Bold: above '{label}' by the paired t interval over common seeds, at 5 % after Holm's correction over "
             "all tests of the table's part."
         )
-    if spec.kind == "cost":
-        notes.append(
-            "A forward is one encoder pass over one view of a micro-batch; a backward pass counts as two. 'With "
-            "teacher' adds the training of the initial teacher, as does the time to reach its dev score; a row without "
-            "an initial teacher has the baseline's to reach. A dash: not every seed reached it."
-        )
-        if any(row.student for row in spec.at(profile)):
-            notes.append("A model that is trained further counts like an initial teacher, and so does its own teacher.")
     notes += _trained_on(rows)
     quoted = dict.fromkeys(f"{one.label}: {one.source}" for part in parts for one in part.quoted)
     if quoted:
         notes.append(f"Quoted rows were published, not measured here. {'; '.join(quoted)}.")
     return tuple(notes)
+
+
+def _made(spec: TableSpec, rows: Sequence[Row]) -> list[str]:
+    """What the numbers are of, and what they were made with; nothing where there are none."""
+    if not rows:
+        return []
+    scored = (
+        f"Test split of suite {rows[0].suite} ({rows[0].suite_sha256[:8]}), {rows[0].protocol}; checkpoint selected on "
+        "dev."
+    )
+    made = "; ".join(sorted({made_with(row) for row in rows}))
+    counted = f"Mean ± standard deviation over n seeds. Made with {made}."
+    return [counted] if spec.kind == "cost" else [scored, counted]
+
+
+def _cost_notes(spec: TableSpec, profile: str) -> list[str]:
+    notes = [
+        "A forward is one encoder pass over one view of a micro-batch; a backward pass counts as two. 'With teacher' "
+        "adds the training of the initial teacher, as does the time to reach its dev score; a row without an initial "
+        "teacher has the baseline's to reach. A dash: not every seed reached it."
+    ]
+    if any(row.student for row in spec.at(profile)):
+        notes.append("A model that is trained further counts like an initial teacher, and so does its own teacher.")
+    return notes
 
 
 def _trained_on(rows: Sequence[Row]) -> list[str]:

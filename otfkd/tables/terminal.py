@@ -29,24 +29,32 @@ def scores(rows: Sequence[Row]) -> str:
 
 
 def _block(row: Row) -> str:
+    measured = [key for key in _LINES if any(key in scores for scores in row.scores.values())]
+    lines = [_title(row), *_grid(row, measured)]
+    if len(row.scores) > 1:
+        lines.append(f"average of '{measured[0]}': {row.average:.2f}")
+    if row.geometry is not None:
+        lines.append(_geometry(row.geometry))
+    return "\n".join(lines)
+
+
+def _title(row: Row) -> str:
     where = f"{row.name}, {row.checkpoint} checkpoint" if row.seed is not None else row.name
     at = f", step {row.step}, teacher generation {row.generation}" if row.step is not None else ""
     tuned = row.fine_tuned
     of = f", fine-tuned from {tuned.model} on {tuned.data} ({tuned.data_sha256[:8]})" if tuned is not None else ""
-    title = f"{row.split}: {where}{at}{of}, pooler {row.pooler}, weights {row.weights_sha256[:8]} ({row.protocol})"
-    tasks = list(row.scores)
-    width = max(7, *(len(task) for task in tasks))
-    lines = [" " * 16 + "".join(f"{task:>{width + 2}}" for task in tasks)]
-    measured = [key for key in _LINES if any(key in row.scores[task] for task in tasks)]
+    return f"{row.split}: {where}{at}{of}, pooler {row.pooler}, weights {row.weights_sha256[:8]} ({row.protocol})"
+
+
+def _grid(row: Row, measured: Sequence[str]) -> list[str]:
+    """The tasks beside each other, a line a measure."""
+    width = 2 + max(7, *(len(task) for task in row.scores))
+    lines = [" " * 16 + "".join(f"{task:>{width}}" for task in row.scores)]
     for key in measured:
         label, decimals = _LINES[key]
-        cells = [f"{row.scores[task][key]:.{decimals}f}" if key in row.scores[task] else MISSING for task in tasks]
-        lines.append(f"{label:<16}" + "".join(f"{cell:>{width + 2}}" for cell in cells))
-    if len(tasks) > 1:
-        lines.append(f"average of '{measured[0]}': {row.average:.2f}")
-    if row.geometry is not None:
-        lines.append(_geometry(row.geometry))
-    return "\n".join([title, *lines])
+        cells = [f"{scores[key]:.{decimals}f}" if key in scores else MISSING for scores in row.scores.values()]
+        lines.append(f"{label:<16}" + "".join(f"{cell:>{width}}" for cell in cells))
+    return lines
 
 
 def _geometry(found: dict[str, float]) -> str:
