@@ -114,3 +114,28 @@ def test_what_tests_share_lies_in_one_place() -> None:
     helpers -= set(TESTS.rglob("test_*.py"))
     assert {path.parent for path in helpers} == {TESTS / "support"}
     assert list((TESTS / "support").rglob("test_*.py")) == []
+
+
+BRANCHES = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.IfExp, ast.Assert, ast.match_case)
+
+
+def complexity(function: ast.AST) -> int:
+    """McCabe's: one, and one more for every place at which a function goes one way or another."""
+    total = 1
+    for node in ast.walk(function):
+        total += isinstance(node, BRANCHES)
+        if isinstance(node, ast.comprehension):
+            total += 1 + len(node.ifs)
+        elif isinstance(node, ast.BoolOp):
+            total += len(node.values) - 1
+    return total
+
+
+def test_no_function_is_too_tangled_to_follow() -> None:
+    tangled = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno} {node.name}, {complexity(node)}"
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and complexity(node) > 15
+    ]
+    assert tangled == []
