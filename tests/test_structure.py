@@ -1,6 +1,7 @@
 """What keeps the package easy to read: layers, light commands, short files."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -89,6 +90,14 @@ def test_a_command_refuses_without_heavy_imports() -> None:
     loaded = set(result.stdout.split())
     assert "otfkd.cli.train" in loaded
     assert not loaded & {"torch", "transformers", "lightning", "datasets", "wandb"}
+
+
+def test_every_module_has_its_line_in_the_design() -> None:
+    design = (TESTS.parent / "docs" / "design.md").read_text()
+    named = set(re.findall(r"`otfkd/([\w/]+\.py)`", design))
+    modules = {str(path.relative_to(PACKAGE)) for path in FILES if path.name != "__init__.py"}
+    assert modules - named == set()
+    assert {name for name in named if not (PACKAGE / name).is_file()} == set()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

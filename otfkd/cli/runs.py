@@ -20,5 +20,5 @@ def _list(folder: Path) -> None:
         raise UserError(f"{folder} is not a folder: name the folder given to paths.runs")
     from otfkd.runs.folder import find_runs
 
-    for run in find_runs(folder):
+    for run in find_runs(folder, kept_aside=True):
         sys.stdout.write(f"{run.state:<12} {run}\n")

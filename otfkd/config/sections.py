@@ -133,7 +133,20 @@ class OnRotationConfig(Node):
 
 
 class Schedule(Node):
-    """When and what rotates; its defaults are those of conf/schedule/base.yaml, where each key is explained."""
+    """When and what rotates; its defaults are those of conf/schedule/base.yaml, where each key is explained.
+
+    Raises:
+        ValidationError: a value that is not valid, or a trigger without what it needs.
+
+    Example::
+
+        >>> import otfkd
+        >>> otfkd.Schedule().trigger
+        'never'
+        >>> schedule = otfkd.Schedule(trigger="every", every=25, retain="pool", pool_size=2)
+        >>> schedule.source, schedule.waits_for_dev
+        ('current', False)
+    """
 
     trigger: Literal["never", "every", "at", "geometric", "on_improvement", "plateau", "follow"] = "never"
     every: PositiveInt | None = None

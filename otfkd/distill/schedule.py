@@ -98,6 +98,13 @@ def plan_schedule(
 
     Raises:
         UserError: a schedule that never does what it says in so many steps.
+
+    Example::
+
+        >>> import otfkd
+        >>> plan = otfkd.plan_schedule(otfkd.Schedule(trigger="every", every=25), max_steps=100, evaluate_every=50)
+        >>> sorted(plan.rotate), sorted(plan.evaluate), sorted(plan.skipped)
+        ([25, 50, 75], [50, 100], [100])
     """
     evaluate = multiples(evaluate_every, max_steps) | {max_steps}
     cache = multiples(schedule.cache_every, max_steps) - {max_steps}

@@ -11,9 +11,9 @@ from otfkd.models.export import write_encoder
 from otfkd.models.onnx import check_onnx, write_onnx
 from otfkd.models.registry import find_model, load_encoder
 from otfkd.models.saved import saved_length, saved_prompts
-from otfkd.reporting.card import model_card
-from otfkd.reporting.history import check_history, read_history
-from otfkd.reporting.model_names import hub_name
+from otfkd.reporting.card.history import check_history, read_history
+from otfkd.reporting.card.names import hub_name
+from otfkd.reporting.card.page import model_card
 
 log = logging.getLogger("otfkd")
 

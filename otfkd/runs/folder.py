@@ -236,7 +236,7 @@ class RunFolder:
         try:
             return Config.model_validate(self._settings())
         except ValidationError as error:
-            key = ".".join(map(str, error.errors()[0]["loc"]))
+            key = ".".join(map(str, error.errors()[0]["loc"])) or "sections"
             raise UserError(
                 f"{self.config_file} is of another version of otfkd (its {key}): train the run again with this one"
             ) from None
@@ -300,10 +300,10 @@ def run_of(model: Path) -> RunFolder | None:
     return run if run.model == model and run.provenance_file.is_file() else None
 
 
-def find_runs(below: Path) -> list[RunFolder]:
-    """Every run at or below a folder, in order, but for those that `fresh=true` kept aside."""
+def find_runs(below: Path, *, kept_aside: bool = False) -> list[RunFolder]:
+    """Every run at or below a folder, in order; those that `fresh=true` kept aside only where they are asked for."""
     found = [RunFolder(file.parent) for file in sorted(below.rglob(_PROVENANCE))]
-    return [run for run in found if not is_kept_aside(run.path.relative_to(below))]
+    return [run for run in found if kept_aside or not is_kept_aside(run.path.relative_to(below))]
 
 
 def is_kept_aside(path: Path) -> bool:

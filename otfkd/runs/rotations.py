@@ -26,8 +26,8 @@ class Comparison(TypedDict, total=False):
 
 
 class Record(BaseModel):
-    # Nothing is required but the step: what an earlier version did not write is unknown, not an error.
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # Little is required: what an earlier version did not write is unknown, and what it wrote besides is let be.
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
     step: int
 

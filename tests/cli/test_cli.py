@@ -12,6 +12,7 @@ import pytest
 import otfkd.evaluation.scoring
 from otfkd.config.sections import LoggerConfig
 from otfkd.data.sts import Suite
+from otfkd.runs.folder import RunFolder
 from otfkd.runs.rows import read_rows
 from tests.support.commands import Command, Outcome, assert_refused, finish, start
 
@@ -206,13 +207,16 @@ def test_a_repeated_sweep_runs_nothing_again(otfkd_command: Command, overrides: 
 def test_runs_lists_every_state(otfkd_command: Command, tmp_path: Path) -> None:
     for name, files in {
         "a/1/s0": ["results.jsonl", "checkpoints/last.ckpt"], "b/2/s0": ["checkpoints/last.ckpt"], "c/3/s10": [],
+        "c/3/s10.kept-1": ["results.jsonl"], "d/4/s0": ["checkpoints/last.ckpt"],
     }.items():  # fmt: skip
         for file in ["provenance.json", *files]:
             (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name / file).touch()
-    listed = otfkd_command("runs", str(tmp_path)).out.splitlines()
-    assert [line.split() for line in listed] == [
-        ["finished", f"{tmp_path}/a/1/s0"], ["interrupted", f"{tmp_path}/b/2/s0"], ["started", f"{tmp_path}/c/3/s10"],
+    with RunFolder(tmp_path / "d/4/s0").held():
+        listed = otfkd_command("runs", str(tmp_path)).out.splitlines()
+    assert [line.rsplit(maxsplit=1) for line in listed] == [
+        ["finished", f"{tmp_path}/a/1/s0"], ["interrupted", f"{tmp_path}/b/2/s0"], ["new", f"{tmp_path}/c/3/s10"],
+        ["kept aside", f"{tmp_path}/c/3/s10.kept-1"], ["training", f"{tmp_path}/d/4/s0"],
     ]  # fmt: skip
 
 

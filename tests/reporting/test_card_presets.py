@@ -1,7 +1,8 @@
-"""The card of every preset, and of every row of the README's table, against what its run did."""
+"""The card of every preset, and of every training command of docs/usage.md, against what its run did."""
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from otfkd.models.registry import fingerprint_model
 from otfkd.reporting.export import export
 from otfkd.training.train import train
 
-README = Path(__file__).parents[2] / "README.md"
+USAGE = Path(__file__).parents[2] / "docs" / "usage.md"
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ CASES = {
         ("experiment=otfkd_group_p", EVERY_4), (ROTATES, "p = 0.1", "(Zhu 2024)"), (STAYS, "taught together")
     ),
     "otfkd_pool": Case(
-        ("experiment=otfkd_pool", "schedule.every=2"),
+        ("experiment=otfkd_pool", "schedule.every=2", "schedule.pool_size=2"),
         (
             ROTATES, "joins the first snapshot, which stays, and a pool of the last 2",
             "similarities of those who teach together are averaged", "Up to 3 taught together",
@@ -117,7 +118,7 @@ CASES = {
         (STAYS, "takes the teacher's place."),
     ),
     "otfkd_average": Case(
-        ("experiment=otfkd_average", "schedule.every=2"),
+        ("experiment=otfkd_average", "schedule.every=2", "schedule.average_last=3"),
         (ROTATES, "the mean of the weights of the last 3 snapshots takes the teacher's place"),
         (STAYS, "taught together", "moving average"),
     ),
@@ -161,7 +162,7 @@ CASES = {
         ),
         NO_TEACHER,
     ),
-    # Rows of the README's table.
+    # Commands of docs/usage.md.
     "listnet": Case((*STATIC, "objective=rankcse_listnet"), ("ListNet", "between its two views", "consistency"),
                     ("ListMLE", "DistillCSE")),
     "listmle": Case((*STATIC, "objective=rankcse_listmle"), ("ListMLE", "at temperature 0.05 ("),
@@ -235,7 +236,7 @@ CASES = {
 }  # fmt: skip
 FAST = ("distill_static", "otfkd", "otfkd_pool", "otfkd_gated", "finetune_nli", "kept_snapshot", "no_weight")
 
-# Rows of the README that no sentence about method, teachers or data depends on, by their keys.
+# Keys of docs/usage.md's commands that no sentence about method, teachers or data depends on, by their keys.
 ELSEWHERE = {
     "trainer.on_nonfinite": "tests/reporting/test_card.py: no loss of a tiny run is infinite",
     "trainer": "the processes are the same run",
@@ -245,7 +246,17 @@ ELSEWHERE = {
     "logger": "mirrors of metrics.jsonl",
     "model": "every case names one",
     "model.pooler": "as above",
-    "data=wiki1m": "tests/reporting/test_card.py: it is on the hub",
+    "model.layers": "as above",
+    "data": "every case names its text; tests/reporting/test_card.py: wiki1m is on the hub",
+    "evaluation": "the suite is the test's own",
+    "trainer.chunk": "the same method",
+    "trainer.max_steps": "every run has twelve",
+    "schedule.keep_snapshots": "files on disk",
+    "seed": "the same method",
+    "dry_run": "makes no run",
+    "fresh": "the same run",
+    "resume": "the same run",
+    "logger.offline": "as logger",
 }
 
 
@@ -460,12 +471,12 @@ def test_every_preset_has_a_case() -> None:
     assert set(options("experiment")) <= CASES.keys()
 
 
-def test_every_row_of_the_readmes_table_has_a_case() -> None:
-    rows = README.read_text().split("| to | say |\n|---|---|\n")[1].split("\n\n")[0].splitlines()
-    assert len(rows) > 20
+def test_every_training_command_of_the_usage_page_has_a_case() -> None:
+    commands = re.findall(r"`otfkd-train (?!-m)([^`]+)`", USAGE.read_text())
+    assert len(commands) > 50
     held = {stands_for(override) for case in CASES.values() for override in case.overrides}
-    asked = [override for row in rows for override in overrides_of(row)]
-    assert [one for one in asked if stands_for(one) not in held and not {one, key_of(one)} & ELSEWHERE.keys()] == []
+    asked = {override for command in commands for override in shlex.split(command) if "=" in override}
+    assert sorted(one for one in asked if stands_for(one) not in held and key_of(one) not in ELSEWHERE) == []
 
 
 def stands_for(override: str) -> str:
@@ -475,12 +486,3 @@ def stands_for(override: str) -> str:
 
 def key_of(override: str) -> str:
     return override.split("=")[0]
-
-
-def overrides_of(row: str) -> Iterator[str]:
-    """The overrides in a row; after the first a bare preset or `=VALUE` goes on with the key before."""
-    first = ""
-    for quoted in re.findall(r"`([^`]+)`", row):
-        tokens = [f"experiment={token}" if token in options("experiment") else token for token in quoted.split()]
-        first = key_of(tokens[0]) or first
-        yield from (f"{first}{token}" if token.startswith("=") else token for token in tokens)

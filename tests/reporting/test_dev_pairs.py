@@ -9,6 +9,7 @@ import pytest
 
 import otfkd.reporting.graded_pairs
 from otfkd.base.errors import UserError
+from otfkd.config.messages import RENAMED
 from otfkd.config.schema import Config
 from otfkd.data.sts import Suite
 from otfkd.evaluation.encode import encode
@@ -80,6 +81,16 @@ def test_what_is_not_as_it_was_is_refused(
     assert_refused(folder, "config.yaml is of another version", "optimizer.clip")
     (folder / "model").rename(tmp_path / "elsewhere")
     assert_refused(folder, "not finished")
+
+
+def test_a_run_from_before_keys_were_renamed_is_read(result: TrainResult) -> None:
+    path = result.folder / "config.yaml"
+    text = path.read_text()
+    for former, present in RENAMED.items():
+        text = text.replace(f"  {present.partition('.')[2]}:", f"  {former.partition('.')[2]}:")
+    assert text != path.read_text()
+    path.write_text(text)
+    assert len(read_dev(read_methods([result.folder]), every_seed=True)) == 2
 
 
 def test_only_first_seeds_where_no_more_is_asked(result: TrainResult, configure: Callable[..., Config]) -> None:

@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import shutil
+import warnings
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -279,6 +280,19 @@ def test_a_run_that_ends_early_is_not_finished(
     with pytest.raises(RuntimeError, match="ended by itself after step 6 of 12"):
         train(configure())
     assert not prepare(configure()).folder.finished
+
+
+def test_a_run_leaves_the_process_as_it_found_it(configure: Callable[..., Config]) -> None:
+    def settings() -> list[object]:
+        lightning = logging.getLogger("lightning.pytorch")
+        return [
+            lightning.level, list(warnings.filters), torch.get_num_threads(), torch.get_float32_matmul_precision(),
+            torch.are_deterministic_algorithms_enabled(),
+        ]  # fmt: skip
+
+    before = settings()
+    train(configure(*SHORT, "trainer.threads=2"))
+    assert settings() == before
 
 
 def test_a_run_leaves_no_log_handler_behind(configure: Callable[..., Config]) -> None:

@@ -9,11 +9,11 @@ from omegaconf import OmegaConf
 from otfkd.base.provenance import environment
 from otfkd.config.stored import StoredConfig
 from otfkd.models.encoder import Encoder
-from otfkd.reporting.citation import BIBTEX
-from otfkd.reporting.data_text import data, hub_data
-from otfkd.reporting.history import UNKNOWN, History
-from otfkd.reporting.method_text import method
-from otfkd.reporting.teacher_text import teachers
+from otfkd.reporting.card.citation import BIBTEX
+from otfkd.reporting.card.data import data, hub_data
+from otfkd.reporting.card.history import UNKNOWN, History
+from otfkd.reporting.card.method import method
+from otfkd.reporting.card.teachers import teachers
 from otfkd.runs.rows import Row
 
 _SPLITS: tuple[Literal["dev", "test"], ...] = ("dev", "test")

@@ -1,8 +1,8 @@
 """What a card says of how a model learnt: its losses, whether from labels, and whether from a teacher."""
 
 from otfkd.config.sections import ObjectiveConfig
-from otfkd.reporting.history import UNKNOWN, History
-from otfkd.reporting.schedule_text import exchange, restarts
+from otfkd.reporting.card.history import UNKNOWN, History
+from otfkd.reporting.card.schedule import exchange, restarts
 
 
 def method(history: History) -> str:

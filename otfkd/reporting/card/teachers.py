@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from otfkd.config.sections import TeacherConfig
-from otfkd.reporting.history import UNKNOWN, History
-from otfkd.reporting.model_names import model_names
-from otfkd.reporting.schedule_text import first_taught
+from otfkd.reporting.card.history import UNKNOWN, History
+from otfkd.reporting.card.names import model_names
+from otfkd.reporting.card.schedule import first_taught
 from otfkd.runs.rotations import Follows, Refused, Rotated
 
 

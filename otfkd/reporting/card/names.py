@@ -6,7 +6,7 @@ from pathlib import Path
 
 from otfkd.base.errors import UserError
 from otfkd.models.registry import find_model, fingerprint_model
-from otfkd.reporting.history import UNKNOWN
+from otfkd.reporting.card.history import UNKNOWN
 from otfkd.runs.folder import run_of
 
 _MINILM = "sentence-transformers/all-MiniLM-L6-v2"

@@ -1,7 +1,7 @@
 """What a card says of how a run's teacher changes: by the schedule, whatever came of it."""
 
 from otfkd.config.sections import OnRotationConfig, Schedule, TeacherConfig
-from otfkd.reporting.history import UNKNOWN
+from otfkd.reporting.card.history import UNKNOWN
 
 
 def exchange(

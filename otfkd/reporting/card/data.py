@@ -2,7 +2,7 @@
 
 from otfkd.config.sections import DataConfig, ObjectiveConfig
 from otfkd.data.labelled import IN_WORDS, LEARNS_FROM
-from otfkd.reporting.history import UNKNOWN, History
+from otfkd.reporting.card.history import UNKNOWN, History
 
 
 def data(history: History) -> str:
