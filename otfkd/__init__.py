@@ -8,28 +8,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from otfkd.api import SentenceEncoder as SentenceEncoder
-    from otfkd.api import evaluate as evaluate
-    from otfkd.api import load as load
     from otfkd.config.composition import load_config as load_config
     from otfkd.config.sections import Schedule as Schedule
     from otfkd.distill.checkpoints import WholeFiles as WholeFiles
     from otfkd.distill.rotation import TeacherRotation as TeacherRotation
     from otfkd.distill.schedule import plan_schedule as plan_schedule
     from otfkd.distill.teacher import TeacherSlot as TeacherSlot
+    from otfkd.evaluation.api import SentenceEncoder as SentenceEncoder
+    from otfkd.evaluation.api import evaluate as evaluate
+    from otfkd.evaluation.api import load as load
     from otfkd.training.train import train as train
 
 __version__ = "0.1.0"
 
 # Imported when they are asked for, so that `--help` pays for neither torch nor transformers.
 _PUBLIC = {
-    "SentenceEncoder": "otfkd.api",
+    "SentenceEncoder": "otfkd.evaluation.api",
     "Schedule": "otfkd.config.sections",
     "TeacherRotation": "otfkd.distill.rotation",
     "TeacherSlot": "otfkd.distill.teacher",
     "WholeFiles": "otfkd.distill.checkpoints",
-    "evaluate": "otfkd.api",
-    "load": "otfkd.api",
+    "evaluate": "otfkd.evaluation.api",
+    "load": "otfkd.evaluation.api",
     "load_config": "otfkd.config.composition",
     "plan_schedule": "otfkd.distill.schedule",
     "train": "otfkd.training.train",

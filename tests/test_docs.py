@@ -113,6 +113,14 @@ def check(command: str, overrides: list[str]) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_of_a_page_names_keys_and_choices_that_exist(page: Path) -> None:
+    for command, overrides in commands(page.read_text()):
+        for job in jobs(overrides):
+            prepare_overrides(job, EvaluateConfig if command == "eval" else Config)
+
+
+@pytest.mark.slow  # composing some hundred configs
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_of_a_page_composes(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTFKD_DATA", "data")
     for command, overrides in commands(page.read_text()):

@@ -44,20 +44,21 @@ def test_there_are_ten_public_names_and_each_says_what_it_is() -> None:
         otfkd.teach  # noqa: B018
 
 
-def loaded_by(code: str) -> set[str]:
-    """The modules that a fresh process has after some code."""
-    command = [sys.executable, "-c", f"import sys; {code}; print(*sys.modules)"]
+def loaded(code: str) -> set[str]:
+    """What a fresh process prints, word by word."""
+    command = [sys.executable, "-c", f"import sys; {code}"]
     return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
 
 
 def test_importing_the_callback_loads_no_model_code() -> None:
     # Lightning itself brings some of transformers, by way of torchmetrics.
-    before, after = loaded_by("import lightning"), loaded_by("from otfkd import TeacherRotation, Schedule, TeacherSlot")
-    models = ("transformers", "tokenizers", "datasets", "pyarrow")
-    assert {name for name in after - before if name.split(".")[0] in models} == set()
-    assert "otfkd.distill.rotation" in after
-    assert not any(name.startswith(("otfkd.models", "otfkd.data", "otfkd.training")) for name in after)
+    callback = "import lightning; before = set(sys.modules); from otfkd import TeacherRotation, Schedule, TeacherSlot"
+    added = loaded(f"{callback}; print(*set(sys.modules) - before)")
+    assert "otfkd.distill.rotation" in added
+    heavy = {"transformers", "tokenizers", "datasets", "pyarrow"}
+    assert not heavy & {name.split(".")[0] for name in added}
+    assert not any(name.startswith(("otfkd.models", "otfkd.data", "otfkd.training")) for name in added)
 
 
 def test_a_runs_state_is_told_without_torch() -> None:
-    assert "torch" not in loaded_by("import otfkd.runs.folder")
+    assert "torch" not in loaded("import otfkd.runs.folder; print(*sys.modules)")

@@ -28,7 +28,6 @@ LAYERS = (
     {"training"},
     {"reporting"},
     {"tables"},
-    {"api"},
     {"cli"},
     {"__init__", "__main__"},
 )

@@ -38,11 +38,11 @@ def _main(arguments: argparse.Namespace) -> None:
         _check(arguments.experiments)
         return
     from otfkd.tables.definition import load_table
-    from otfkd.tables.jobs import plan_jobs
+    from otfkd.tables.jobs import table_jobs
     from otfkd.tables.status import commands, overview, slurm_array
 
     specs = {name: load_table(name, arguments.profile) for name in arguments.tables.split(",")}
-    jobs = plan_jobs(specs, arguments.profile, arguments.overrides)
+    jobs = table_jobs(specs, arguments.profile, arguments.overrides)
     if arguments.dry_run or arguments.print_commands or arguments.print_slurm:
         show = commands if arguments.print_commands else slurm_array if arguments.print_slurm else overview
         sys.stdout.write(show(jobs))

@@ -78,7 +78,7 @@ class Outcome:
     failures: list[tuple[Job, str]] = field(default_factory=list)
 
 
-def plan_jobs(tables: Mapping[str, TableSpec], profile: str, overrides: Sequence[str] = ()) -> list[Job]:
+def table_jobs(tables: Mapping[str, TableSpec], profile: str, overrides: Sequence[str] = ()) -> list[Job]:
     """All jobs of some tables, seed by seed, so that a teacher comes before its students.
 
     Args:

@@ -12,7 +12,7 @@ from otfkd.base.errors import UserError
 from otfkd.config.composition import load_config, options, tables_dir
 from otfkd.config.schema import Config
 from otfkd.tables.definition import load_table, profile_note, table_names
-from otfkd.tables.jobs import plan_jobs
+from otfkd.tables.jobs import table_jobs
 from tests.support.published import ROWS, SWEPT, make_spec
 
 STS = {"STS12", "STS13", "STS14", "STS15", "STS16", "STS-B", "SICK-R", "average"}
@@ -133,7 +133,7 @@ def test_a_shipped_table_composes(name: str, profile: str, monkeypatch: pytest.M
     monkeypatch.setenv("OTFKD_DATA", "/data")
     monkeypatch.setattr("otfkd.tables.jobs.load_config", lambda overrides: composed(*overrides))
     spec = load_table(name, profile)
-    jobs = plan_jobs({name: spec}, profile)
+    jobs = table_jobs({name: spec}, profile)
     trained = [row for row in spec.at(profile) if row.experiment is not None]
     models = len(spec.profiles[profile].models) or 1
     assert len(jobs) == models * (
@@ -164,6 +164,6 @@ def test_real_data_that_is_nowhere_is_one_sentence(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("OTFKD_DATA", raising=False)
     spec = make_spec(profiles={"small": {"seeds": [0]}}, rows=ROWS[1:2])
     with pytest.raises(UserError, match=r"no folder of real data: set OTFKD_DATA, or give paths\.data_root=FOLDER"):
-        plan_jobs({"main": spec}, "small")
-    job = plan_jobs({"main": spec}, "small", ["paths.data_root=/somewhere"])[0]
+        table_jobs({"main": spec}, "small")
+    job = table_jobs({"main": spec}, "small", ["paths.data_root=/somewhere"])[0]
     assert job.config.data.path == "/somewhere/corpus/general.txt"

@@ -16,7 +16,7 @@ from otfkd.config.schema import Config
 from otfkd.data.sts import Suite
 from otfkd.models.registry import fingerprint_model
 from otfkd.runs.rows import Row
-from otfkd.tables.jobs import Job, Outcome, plan_jobs, run_jobs
+from otfkd.tables.jobs import Job, Outcome, run_jobs, table_jobs
 from otfkd.tables.published import tabulated
 from tests.support.published import ROWS, make_spec
 from tests.support.rows import make_row
@@ -40,7 +40,7 @@ def make(few: list[str]) -> Make:
 
     def run(**changes: Any) -> Outcome:
         spec = make_spec(**{"rows": [*ROWS[:2], OTFKD], **changes})
-        return run_jobs(plan_jobs({"tiny": spec}, "mini", few))
+        return run_jobs(table_jobs({"tiny": spec}, "mini", few))
 
     return run
 
@@ -128,7 +128,7 @@ def test_an_interruption_stops_them_all(make: Make, monkeypatch: pytest.MonkeyPa
 
 
 def plan(few: list[str], **changes: Any) -> list[Job]:
-    return plan_jobs({"tiny": make_spec(**changes)}, "mini", few)
+    return table_jobs({"tiny": make_spec(**changes)}, "mini", few)
 
 
 def test_jobs_go_seed_by_seed_with_teachers_first(few: list[str]) -> None:
@@ -184,12 +184,12 @@ def test_a_plan_is_frozen(few: list[str], tmp_path: Path, monkeypatch: pytest.Mo
     shutil.copytree(conf_dir(), conf)
     monkeypatch.setattr("otfkd.config.composition.conf_dir", lambda: conf)
     spec = make_spec(kind="transfer", rows=ROWS[1:2], profiles={"mini": {"seeds": [0]}})
-    (job,) = plan_jobs({"tiny": spec}, "mini", few)
+    (job,) = table_jobs({"tiny": spec}, "mini", few)
     for file, key in (("objective/base.yaml", "temperature: 0.05"), ("evaluation/transfer.yaml", "protocol: full")):
         path = conf / file
         assert key in path.read_text()
         path.write_text(path.read_text().replace(key, f"{key.partition(':')[0]}: {'0.9' if '0' in key else 'fast'}"))
-    (edited,) = plan_jobs({"tiny": spec}, "mini", few)
+    (edited,) = table_jobs({"tiny": spec}, "mini", few)
     assert job.transfer is not None and edited.transfer is not None
     assert (edited.config.objective.temperature, edited.transfer.protocol) == (0.9, "fast")  # the edit tells
     scored: list[Any] = []
@@ -217,7 +217,7 @@ def test_transfer_scores_are_kept_beside_the_run_and_say_whose_they_are(
         return [make_row(scores={"MR": task, "CR": task}, average=80.0, name="folder", seed=None, suite="transfer")]
 
     spec = make_spec(kind="transfer", rows=ROWS[1:2])
-    jobs = plan_jobs({"tiny": spec}, "mini", few)
+    jobs = table_jobs({"tiny": spec}, "mini", few)
     monkeypatch.setattr(otfkd.tables.jobs, "score_model", score)
     first, again = run_jobs(jobs), run_jobs(jobs)
     assert first.failures == []

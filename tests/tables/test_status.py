@@ -16,7 +16,7 @@ from otfkd.config.schema import Config
 from otfkd.data.sts import Suite
 from otfkd.models.registry import fingerprint_model
 from otfkd.runs.rows import Cost
-from otfkd.tables.jobs import Job, filled, plan_jobs, run_jobs
+from otfkd.tables.jobs import Job, filled, run_jobs, table_jobs
 from otfkd.tables.status import JobStatus, commands, job_states, overview, slurm_array
 from otfkd.training.train import train
 from tests.support.published import ROWS, make_cost, make_spec
@@ -33,7 +33,7 @@ def few(overrides: list[str], tiny_suite: Suite, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def jobs(few: list[str]) -> list[Job]:
-    return plan_jobs({"tiny": make_spec(rows=ROWS_HERE)}, "mini", few)
+    return table_jobs({"tiny": make_spec(rows=ROWS_HERE)}, "mini", few)
 
 
 def states(jobs: list[Job]) -> list[str]:
@@ -56,7 +56,7 @@ def test_states_from_new_to_finished(jobs: list[Job]) -> None:
 
 
 def test_an_untrained_encoder_is_scored_once(few: list[str]) -> None:
-    jobs = plan_jobs({"tiny": make_spec(rows=ROWS[:1])}, "mini", few)
+    jobs = table_jobs({"tiny": make_spec(rows=ROWS[:1])}, "mini", few)
     assert states(jobs) == ["new"]
     assert commands(jobs).startswith("# nothing is left to train")
     run_jobs(jobs)
@@ -65,7 +65,7 @@ def test_an_untrained_encoder_is_scored_once(few: list[str]) -> None:
 
 def test_an_untrained_encoder_is_no_run_of_the_same_config(few: list[str]) -> None:
     """Seed 0 is what an encoder's config has too, for want of another."""
-    jobs = plan_jobs({"tiny": make_spec(rows=[ROWS[0], *ROWS_HERE])}, "mini", few)
+    jobs = table_jobs({"tiny": make_spec(rows=[ROWS[0], *ROWS_HERE])}, "mini", few)
     assert states(jobs) == ["new", "new", "waits", "new", "waits"]
     run_jobs(jobs)
     assert states(jobs) == ["finished"] * 5
@@ -80,7 +80,7 @@ def test_one_run_serves_every_row_that_is_the_same(few: list[str]) -> None:
         "a": make_spec(rows=ROWS_HERE, profiles={"mini": one}),
         "b": make_spec(rows=[ROWS[1], same, other], profiles={"mini": one}),
     }
-    jobs = plan_jobs(specs, "mini", few)
+    jobs = table_jobs(specs, "mini", few)
     assert states(jobs) == ["new", "waits", "shared", "shared", "waits"]
     train(filled(jobs[0], {}))
     assert states(jobs) == ["finished", "new", "shared", "shared", "new"]
@@ -150,7 +150,7 @@ def test_the_printed_commands_make_the_runs_of_the_plan(jobs: list[Job], monkeyp
 def test_a_single_seed_is_no_sweep_and_goes_on_from_where_others_are(
     few: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = plan_jobs({"tiny": make_spec(rows=ROWS_HERE)}, "mini", few)
+    jobs = table_jobs({"tiny": make_spec(rows=ROWS_HERE)}, "mini", few)
     train(filled(jobs[0], {}))
     lines = commands(jobs).splitlines()
     assert [line.split()[1].startswith("experiment=") for line in lines[:2]] == [True, True]
@@ -165,7 +165,7 @@ def test_a_plain_sweep_gives_runs_that_tables_find(few: list[str], monkeypatch: 
         {"name": str(every), "label": str(every), "experiment": "otfkd", "overrides": [f"schedule.every={every}"]}
         for every in (2, 3)
     ]
-    jobs = plan_jobs({"interval": make_spec(rows=rows)}, "mini", few)
+    jobs = table_jobs({"interval": make_spec(rows=rows)}, "mini", few)
     assert states(jobs) == ["new"] * 4
     sweep = ["-m", "experiment=otfkd", "profile=mini", "schedule.every=2,3", "seed=0,1"]
     run_in_process(shlex.join(["otfkd-train", *sweep, *few]), monkeypatch)
