@@ -42,7 +42,7 @@ def _draw(paths: Sequence[Path], out: Path, what: str | None) -> None:
     methods = read_methods(paths)
 
     @functools.cache
-    def readings() -> "list[DevPairs]":
+    def dev_pairs() -> "list[DevPairs]":
         from otfkd.reporting.dev_pairs import read_dev
 
         return read_dev(methods, every_seed="geometry" in wanted)
@@ -50,8 +50,8 @@ def _draw(paths: Sequence[Path], out: Path, what: str | None) -> None:
     draw = {
         "curves": lambda: figures.curves(methods),
         "agreement": lambda: figures.agreement(methods),
-        "similarity": lambda: space.similarity(readings()),
-        "geometry": lambda: space.geometry(readings()),
+        "similarity": lambda: space.similarity(dev_pairs()),
+        "geometry": lambda: space.geometry(dev_pairs()),
     }
     written: list[Path] = []
     for kind in wanted:

@@ -51,7 +51,7 @@ class OrderedBatches(Dataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         rows = self.order.batch(number)[self.share]
         lines, ids = self.student.tokens.read(rows)
-        teachers = tuple(reading.batch(rows) for reading in self.teachers)
+        teachers = tuple(teacher.batch(rows) for teacher in self.teachers)
         return Batch(tuple(lines), pad(ids, self.student.pad_id), teachers)
 
 

@@ -12,7 +12,7 @@ from otfkd.distill.checkpoints import Checkpoints
 from otfkd.distill.schedule import Plan
 from otfkd.distill.triggers import DevWatch
 from otfkd.runs.folder import RunFolder
-from otfkd.runs.log import Mirror, RunLog
+from otfkd.runs.log import PointReceiver, RunLog
 
 
 class RunDriver(L.Callback):
@@ -43,7 +43,7 @@ class RunDriver(L.Callback):
         *,
         evaluate: Callable[[Any], float],
         stopping: Callable[[], bool] = lambda: False,
-        mirror: Mirror | None = None,
+        mirror: PointReceiver | None = None,
         run: str = "",
     ):
         self.folder = RunFolder(Path(folder))

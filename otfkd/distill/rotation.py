@@ -13,7 +13,7 @@ from otfkd.distill.pool import Pool
 from otfkd.distill.schedule import Plan
 from otfkd.distill.snapshots import Snapshot, SnapshotCache
 from otfkd.distill.teacher import TeacherSlot
-from otfkd.runs.log import Mirror
+from otfkd.runs.log import PointReceiver
 from otfkd.runs.rotations import Comparison, Follows, Refused, Rotated, compared
 
 
@@ -64,7 +64,7 @@ class TeacherRotation(RunDriver):
         evaluate: Callable[[Any], float],
         diagnose: Callable[[Any, Any], Comparison] = lambda module, batch: Comparison(),
         stopping: Callable[[], bool] = lambda: False,
-        mirror: Mirror | None = None,
+        mirror: PointReceiver | None = None,
         run: str = "",
     ):
         super().__init__(folder, plan, evaluate=evaluate, stopping=stopping, mirror=mirror, run=run)

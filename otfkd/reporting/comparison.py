@@ -29,7 +29,7 @@ AVERAGE = "average"
 
 
 @dataclass(frozen=True)
-class Run:
+class ScoredRun:
     """A finished run: its selected test row, and its folder."""
 
     row: Row
@@ -54,7 +54,7 @@ class Arm:
 
     letter: str
     path: Path
-    runs: dict[int, Run]
+    runs: dict[int, ScoredRun]
 
     @property
     def row(self) -> Row:
@@ -85,11 +85,11 @@ class Match:
     pairs: PairScores | None = None
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[ScoredRun]:
         """Those of both arms that count here."""
         return [arm.runs[seed] for arm in (self.baseline, self.method) for seed in self.seeds]
 
-    def each(self, measure: Callable[[Run], float | Array]) -> tuple[Array, Array]:
+    def each(self, measure: Callable[[ScoredRun], float | Array]) -> tuple[Array, Array]:
         """A number or an array of each run, stacked by seed, of the baseline and of the method."""
         first, second = (
             np.array([measure(arm.runs[seed]) for seed in self.seeds]) for arm in (self.baseline, self.method)
@@ -156,7 +156,7 @@ def _read_arm(letter: str, path: Path) -> Arm:
     if not path.exists():
         rows = RunFolder(path).results_file.name
         raise UserError(f"{path} does not exist: give a {rows} or a folder with finished runs")
-    runs: dict[int, Run] = {}
+    runs: dict[int, ScoredRun] = {}
     for seed, run in _selected_runs(path):
         if seed in runs:
             raise UserError(f"{path} has two results of seed {seed}: name the runs of one config (NAME/HASH)")
@@ -168,12 +168,12 @@ def _read_arm(letter: str, path: Path) -> Arm:
     return Arm(letter, path, dict(sorted(runs.items())))
 
 
-def _selected_runs(path: Path) -> Iterator[tuple[int, Run]]:
+def _selected_runs(path: Path) -> Iterator[tuple[int, ScoredRun]]:
     """Each trained model that dev chose and that was tested, by seed: of a file, or of a folder and all below it."""
     for file in _result_files(path):
         for row in _rows(file):
             if (row.split, row.checkpoint) == ("test", "selected") and row.seed is not None:
-                yield row.seed, Run(row, RunFolder(file.parent))
+                yield row.seed, ScoredRun(row, RunFolder(file.parent))
 
 
 def _result_files(path: Path) -> list[Path]:
@@ -195,7 +195,7 @@ def _rows(file: Path) -> list[Row]:
     raise UserError(f"{file} has a row that cannot be used ({reason}): run or score it again")
 
 
-def _refuse_unlike(runs: Sequence[Run]) -> None:
+def _refuse_unlike(runs: Sequence[ScoredRun]) -> None:
     first = runs[0]
     for run in runs:
         for field, what in (("suite_sha256", "suites"), ("protocol", "protocols")):
@@ -215,7 +215,7 @@ def _common_seeds(baseline: Arm, method: Arm, with_pairs: bool) -> tuple[int, ..
     return seeds
 
 
-def _score_pairs(runs: Iterable[Run]) -> PairScores:
+def _score_pairs(runs: Iterable[ScoredRun]) -> PairScores:
     """Embed the test pairs with the models of runs.
 
     Raises:

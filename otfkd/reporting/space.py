@@ -53,26 +53,26 @@ class DevPairs(Placement):
 
 
 @styled()
-def similarity(readings: Sequence[DevPairs]) -> Figure:
+def similarity(encoders: Sequence[DevPairs]) -> Figure:
     """Cosines of dev pairs by gold grade, a panel a label, of its first seed: ridges of area one, medians marked.
 
     Raises:
         UserError: more encoders than a page holds.
     """
-    readings = _first_seeds(readings)
-    if len(readings) > 6:
-        raise UserError(f"a page holds 6 encoders beside each other, not {len(readings)}: name fewer runs")
-    figure = Figure(figsize=(COLUMN if len(readings) <= 2 else PAGE, 2.4), layout="constrained")
-    panels = figure.subplots(1, len(readings), sharex=True, sharey=True, squeeze=False)[0]
-    lowest = min(float(reading.cosines.min()) for reading in readings)
+    encoders = _first_seeds(encoders)
+    if len(encoders) > 6:
+        raise UserError(f"a page holds 6 encoders beside each other, not {len(encoders)}: name fewer runs")
+    figure = Figure(figsize=(COLUMN if len(encoders) <= 2 else PAGE, 2.4), layout="constrained")
+    panels = figure.subplots(1, len(encoders), sharex=True, sharey=True, squeeze=False)[0]
+    lowest = min(float(encoder.cosines.min()) for encoder in encoders)
     edges = np.linspace(np.floor(lowest * 10) / 10, 1, BINS + 1)
-    graded = [_by_grade(reading) for reading in readings]
+    graded = [_by_grade(encoder) for encoder in encoders]
     ridges = [_ridges(groups, edges) for groups in graded]
     tallest = max(float(panel.max()) for panel in ridges)
-    for axes, reading, groups, panel in zip(panels, readings, graded, ridges, strict=True):
+    for axes, encoder, groups, panel in zip(panels, encoders, graded, ridges, strict=True):
         _draw_ridges(axes, groups, 1.3 * panel / tallest, edges)
-        trained = "before" if reading.seed is None else f"seed {reading.seed}"
-        axes.set_title(f"{reading.label} ({trained})\nSpearman {reading.spearman:.2f}")
+        trained = "before" if encoder.seed is None else f"seed {encoder.seed}"
+        axes.set_title(f"{encoder.label} ({trained})\nSpearman {encoder.spearman:.2f}")
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.tick_params(axis="y", length=0)
     names = [f"{grade}–{grade + 1}\nn = {len(group)}" for grade, group in zip(GRADES, graded[0], strict=True)]
@@ -82,14 +82,14 @@ def similarity(readings: Sequence[DevPairs]) -> Figure:
     return figure
 
 
-def _first_seeds(readings: Sequence[DevPairs]) -> list[DevPairs]:
-    firsts = {reading.label: reading for reading in reversed(readings)}
-    return [reading for reading in readings if firsts[reading.label] is reading]
+def _first_seeds(encoders: Sequence[DevPairs]) -> list[DevPairs]:
+    firsts = {encoder.label: encoder for encoder in reversed(encoders)}
+    return [encoder for encoder in encoders if firsts[encoder.label] is encoder]
 
 
-def _by_grade(reading: DevPairs) -> list[Array]:
-    place = np.minimum(np.floor(reading.gold), GRADES[-1])
-    cosines = np.minimum(reading.cosines, 1)  # that of a sentence with itself may round to more
+def _by_grade(encoder: DevPairs) -> list[Array]:
+    place = np.minimum(np.floor(encoder.gold), GRADES[-1])
+    cosines = np.minimum(encoder.cosines, 1)  # that of a sentence with itself may round to more
     return [cosines[place == grade] for grade in GRADES]
 
 

@@ -15,7 +15,7 @@ Point = tuple[int, Mapping[str, float]]  # an optimizer step and its numbers
 SAME = 0.95  # rank correlation from which on a new teacher is said to be much like the student
 
 
-class Mirror(Protocol):
+class PointReceiver(Protocol):
     """Gets every point that the log gets: `otfkd.training.loggers` has those that pass them on to a logger."""
 
     def begin(self, points: Iterable[Point]) -> None: ...
@@ -28,7 +28,7 @@ class RunLog:
     Clock times have a file of their own, outside the promise that a resumed run writes the same bytes.
     """
 
-    def __init__(self, folder: RunFolder, mirror: Mirror | None = None):
+    def __init__(self, folder: RunFolder, mirror: PointReceiver | None = None):
         self._folder = folder
         self._metrics = JsonLines(folder.metrics_file)
         self._rotations = JsonLines(folder.rotations_file)

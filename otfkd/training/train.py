@@ -33,7 +33,7 @@ from otfkd.models.export import save_encoder
 from otfkd.models.registry import load_encoder
 from otfkd.runs.cost import read_cost
 from otfkd.runs.folder import Provenance
-from otfkd.runs.log import Mirror
+from otfkd.runs.log import PointReceiver
 from otfkd.runs.rows import Row
 from otfkd.training.batches import corpus_data, initial_teacher, labelled_data
 from otfkd.training.launch import first_process_speaks, join, launch
@@ -154,7 +154,7 @@ def _learning(run: Run, models: Models, done: int) -> tuple[TrainingModule, L.Li
     return Distillation(student, head, slot, config, run.plan, models.mlm), data
 
 
-def _driver(run: Run, mirror: Mirror | None, stopping: Callable[[], bool]) -> RunDriver:
+def _driver(run: Run, mirror: PointReceiver | None, stopping: Callable[[], bool]) -> RunDriver:
     """What happens after each step: with labels alone nothing rotates."""
     config = run.config
 
