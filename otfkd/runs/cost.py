@@ -1,8 +1,6 @@
 """What a run cost: clock, encoder passes and memory, read from the files it leaves."""
 
 import math
-import sys
-from pathlib import Path
 
 from otfkd.config.schema import Config
 from otfkd.runs.folder import RunFolder, Timing
@@ -78,25 +76,3 @@ def _clock(events: list[Timing]) -> tuple[float, dict[int, float], int | None]:
         if event.peak_bytes is not None:
             peaks.append(event.peak_bytes)
     return earlier + last, until, max(peaks, default=None)
-
-
-def forget_peak_memory() -> None:
-    """Begin a new peak, where the system lets a process do so: jobs of a sweep share one."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    elif sys.platform == "linux":
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory() -> int | None:
-    """Bytes at the peak, the GPU's where there is one; None where the system does not tell."""
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    if sys.platform != "linux":
-        return None
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])

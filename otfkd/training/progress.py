@@ -10,9 +10,9 @@ import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from otfkd.base.memory import forget_peak_memory, peak_memory
 from otfkd.distill.driver import RunDriver
 from otfkd.distill.training import TrainingModule
-from otfkd.runs.cost import forget_peak_memory, peak_memory
 
 _LINES = 10  # plain lines a run, where there is no terminal
 

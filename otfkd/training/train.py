@@ -1,7 +1,6 @@
 """A run from start to finish: train the student, then score what was exported."""
 
 import contextlib
-import gc
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from otfkd.base.errors import UserError, refusals_as_user_errors
 from otfkd.base.hashing import derived_seed
 from otfkd.base.logs import logging_to
+from otfkd.base.memory import release_memory
 from otfkd.base.processes import any_process, broadcast, rank, rank_zero_only, world_size
 from otfkd.base.provenance import environment
 from otfkd.base.signals import stop_flag
@@ -93,7 +93,7 @@ def train(config: Config) -> TrainResult:
             return _plan_and_train(config)
         finally:
             # Trainer, loops and module hold each other, so their memory would be the next job's only some time later.
-            gc.collect()
+            release_memory()
 
 
 def _plan_and_train(config: Config) -> TrainResult:

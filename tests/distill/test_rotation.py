@@ -7,7 +7,7 @@ import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import pytest
@@ -211,6 +211,29 @@ def test_each_step_sees_the_planned_lines_once(configure: Callable[..., Config],
     train(configure("experiment=simcse", "trainer.accumulate=2", "trainer.max_steps=7"))
     assert len(recorder.lines) == 14
     assert len({line for lines in recorder.lines for line in lines}) == 56  # of 60: not yet a second pass
+
+
+def test_what_the_last_checkpoint_names_is_never_pruned(configure: Callable[..., Config], tmp_path: Path) -> None:
+    class Look(L.Callback):
+        """Comes last, and reads the checkpoint there is as a resume would."""
+
+        named: ClassVar[list[set[str]]] = []
+
+        def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+            for last in (tmp_path / "runs").rglob("last.ckpt"):
+                state = torch.load(last, weights_only=True)["callbacks"]["TeacherRotation"]
+                places = [*state["pool"]["places"], *state["candidates"]["taken"]]
+                named = {place["id"] for place in places} | set(state["candidates"]["recent"])
+                there = {path.stem for path in (last.parents[1] / "snapshots").glob("*.safetensors")}
+                assert named <= there, f"after step {trainer.global_step}"
+                self.named.append(named)
+
+    with joined_by(Look()):
+        train(
+            configure("experiment=otfkd", "schedule.every=2", "schedule.keep_snapshots=1", "trainer.checkpoint_every=5")
+        )
+    # The checkpoint of step 5 still names what the run was done with at step 8.
+    assert {"step-00000004"} in Look.named and len(Look.named) >= 7
 
 
 # Files beside the training

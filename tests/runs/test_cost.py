@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from otfkd.base.memory import peak_memory
 from otfkd.config.schema import Config
-from otfkd.runs.cost import forwards, peak_memory, read_cost
+from otfkd.runs.cost import forwards, read_cost
 from otfkd.runs.folder import RunFolder
 
 Configure = Callable[..., Config]

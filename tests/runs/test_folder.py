@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,10 +66,21 @@ def test_the_lock_of_another_process_is_seen(run: RunFolder) -> None:
 def test_whoever_asks_for_the_state_keeps_nobody_from_the_run(run: RunFolder) -> None:
     with run.held():
         pass
-    for _ in range(100):
-        assert run.state == "new"
-        with run.held():
-            pass
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            assert run.state in ("new", "training")
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    try:
+        for _ in range(300):  # without patience one of them finds the lock held
+            with run.held():
+                pass
+    finally:
+        over.set()
+        asker.join()
 
 
 def test_a_fresh_start_keeps_the_old_folder_aside(run: RunFolder) -> None:
