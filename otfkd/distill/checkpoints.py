@@ -17,7 +17,7 @@ from otfkd.base.files import atomic_file
 from otfkd.base.processes import rank_zero_only
 from otfkd.runs.folder import RunFolder
 
-FORMAT = 3  # of what the driver and the rotation keep in a checkpoint
+FORMAT = 4  # of what the driver and the rotation keep in a checkpoint
 
 
 class WholeFiles(CheckpointIO):

@@ -38,7 +38,8 @@ class TeacherSlot(nn.Module):
         weights: their shares in the target, adding up to 1.
         reads: for each member the position of its own tokens or embeddings in a batch; None where it reads as the
             student does.
-        first_installed: the optimizer step after which the slot was filled.
+        first_installed: the optimizer step after which the slot was first filled, 0 for an initial teacher; None until
+            it is.
         installed: the optimizer step after which it last changed.
 
     Example::
@@ -60,7 +61,7 @@ class TeacherSlot(nn.Module):
         self.members = nn.ModuleList()
         self.weights: list[float] = []
         self.reads: list[int | None] = []
-        self.first_installed = 0
+        self.first_installed: int | None = None
         self.installed = 0
         self.eval()
         self.register_load_state_dict_pre_hook(_keep_own)  # type: ignore[no-untyped-call]
@@ -71,7 +72,9 @@ class TeacherSlot(nn.Module):
 
     def date(self, step: int) -> None:
         """Note that the slot changed after an optimizer step."""
-        self.installed, self.first_installed = step, self.first_installed or step
+        self.installed = step
+        if self.first_installed is None:
+            self.first_installed = step
 
     def install(
         self,
@@ -79,7 +82,7 @@ class TeacherSlot(nn.Module):
         weights: Sequence[float] | None = None,
         reads: Sequence[int | None] | None = None,
     ) -> None:
-        """Fill the slot with frozen copies.
+        """Fill the slot with frozen copies: the initial teacher, there since step 0.
 
         Args:
             members: left untouched and never aliased.
@@ -90,6 +93,7 @@ class TeacherSlot(nn.Module):
         shares = weights or [1.0] * len(members)
         self.weights = [share / sum(shares) for share in shares]
         self.reads = list(reads or [None] * len(members))
+        self.date(0)
 
     def put(self, position: int, student: nn.Module, weights: Mapping[str, Tensor]) -> None:
         """Make one member a student with these weights, in place where they fit so that addresses stay.

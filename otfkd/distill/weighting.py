@@ -16,20 +16,20 @@ class Weighting:
     temperature_teacher: float
 
 
-def weighting(config: ObjectiveConfig, step: int, max_steps: int, *, first: int, latest: int) -> Weighting:
+def weighting(config: ObjectiveConfig, step: int, max_steps: int, *, first: int | None, latest: int) -> Weighting:
     """The weighting of the micro-batches of optimizer step `step` + 1.
 
     Args:
         config: start values, final ones and the ramp.
         step: optimizer steps done.
         max_steps: of the run.
-        first: optimizer steps done when the slot was first filled; 0 for an initial teacher.
+        first: optimizer steps done when the slot was first filled; 0 for an initial teacher, None while it is empty.
         latest: when its teacher last changed.
     """
     weight = config.kd_weight
     if config.kd_ramp_steps is not None:
-        since = step - (first if config.kd_ramp == "first" else latest)
-        weight *= ramp(since, config.kd_ramp_steps, config.kd_ramp_shape)
+        began = first if config.kd_ramp == "first" else latest
+        weight *= ramp(0 if began is None else step - began, config.kd_ramp_steps, config.kd_ramp_shape)
     done = step / max(1, max_steps - 1)
     return Weighting(
         weight,

@@ -195,6 +195,44 @@ def test_a_ramp_counts_from_what_the_slot_says(configure: Configure) -> None:
     assert [row.get("kd_weight") for row in rows] == [None, None, 0.0, 0.5, 1.0, 1.0]
 
 
+# A given teacher has been there since step 0: its ramp goes on over rotations, and anew after each only if asked.
+@pytest.mark.parametrize(
+    ("ramp", "weights"),
+    [
+        ("first", [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0]),
+        ("rotation", [0.0, 0.25, 0.5, 0.0, 0.25, 0.5, 0.0, 0.25]),
+    ],
+)
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_given_teachers_ramp_begins_with_the_run(
+    configure: Configure,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ramp: str,
+    weights: list[float],
+    stopped: bool,
+) -> None:
+    run = configure(
+        "experiment=otfkd", f"teacher={tiny_model}", "teacher.pooler=cls", "schedule.every=3",
+        f"objective.kd_ramp={ramp}", "objective.kd_ramp_steps=4", "trainer.max_steps=8", "evaluation.every=null",
+    )  # fmt: skip
+    if stopped:
+        with monkeypatch.context() as patched:
+            stop_after(patched, 2)
+            with pytest.raises(Interrupted):
+                train(run)
+    assert [row["kd_weight"] for row in metrics(train(run).folder)] == weights
+
+
+def test_a_first_snapshots_ramp_begins_when_it_comes(configure: Configure) -> None:
+    run = configure(
+        "experiment=otfkd", "schedule.every=2", "objective.kd_ramp=first", "objective.kd_ramp_steps=4",
+        "trainer.max_steps=8", "evaluation.every=null",
+    )  # fmt: skip
+    rows = metrics(train(run).folder)
+    assert [row.get("kd_weight") for row in rows] == [None, None, 0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+
+
 def test_repeats_are_masked_in_a_run(configure: Configure, tmp_path: Path) -> None:
     corpus = tmp_path / "one.txt"
     corpus.write_text("the cat sat on the mat\n" * 60)

@@ -418,3 +418,22 @@ def test_draws_come_as_often_as_the_shares_say(weights: list[float]) -> None:
     for share, seen in zip(slot.weights, counts, strict=True):
         deviation = (count * share * (1 - share)) ** 0.5
         assert abs(seen - count * share) <= 4 * deviation  # four standard deviations; the seeds are fixed
+
+
+# When it was filled
+
+
+def test_an_empty_slot_was_never_filled_and_keeps_its_first_date() -> None:
+    slot = TeacherSlot()
+    dates = [slot.first_installed]
+    for step in (4, 8):
+        slot.date(step)
+        dates.append(slot.first_installed)
+    assert (dates, slot.installed) == ([None, 4, 4], 8)
+
+
+def test_an_initial_teacher_has_been_there_since_step_0() -> None:
+    slot = TeacherSlot()
+    slot.install([nn.Linear(2, 2)])
+    slot.date(3)
+    assert (slot.first_installed, slot.installed) == (0, 3)
