@@ -1,5 +1,7 @@
 """Shuffling the teacher's ranking within groups, so that the student cannot fit its exact order."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ def group_p(
 
     Args:
         similarities: (B, N) cosines without the diagonal.
-        p: probability mass of a group; about p * N entries, as cosines are narrow.
+        p: probability mass of a group, of which there are ceil(1/p); about p * N entries, as cosines are narrow.
         generator: where the randomness comes from.
         kept: (B, N) bool, which entries take part; the others stay where they are. None is all.
 
@@ -71,4 +73,5 @@ def _shuffle(
 def _groups(descending: Tensor, p: float) -> Tensor:
     """The group of each rank, (B, N), from 0; rounding in the sum cannot open a group beyond the last."""
     mass = descending.softmax(dim=-1).cumsum(dim=-1)
-    return (mass / p).floor().clamp(max=round(1 / p) - 1)
+    # 1/p may come out just above the whole number it stands for, which must not open a group either.
+    return (mass / p).floor().clamp(max=math.ceil(1 / p - 1e-9) - 1)

@@ -4,6 +4,7 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Callable
+from fractions import Fraction
 
 import pytest
 import torch
@@ -22,12 +23,17 @@ def narrow_cosines(rows: int, others: int = 63, seed: int = 0) -> Tensor:
     return 0.267 + 0.064 * torch.randn(rows, others, generator=seeded(seed))
 
 
+def group_count(p: float) -> int:
+    """ceil(1/p), in exact numbers."""
+    return math.ceil(1 / Fraction(str(p)))
+
+
 def slow_groups(descending: list[float], p: float) -> list[int]:
     weights = [math.exp(value) for value in descending]
     total, mass, groups = math.fsum(weights), 0.0, []
     for weight in weights:
         mass += weight / total
-        groups.append(min(math.floor(mass / p), round(1 / p) - 1))
+        groups.append(min(math.floor(mass / p), group_count(p) - 1))
     return groups
 
 
@@ -58,7 +64,7 @@ by_mass = functools.partial(group_p, p=0.1)
 by_count = functools.partial(group_size, size=6)
 
 
-@pytest.mark.parametrize("p", [0.05, 0.08, 0.1, 0.15, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("p", [0.05, 0.08, 0.1, 0.12, 0.15, 0.3, 0.5, 0.9])
 @pytest.mark.parametrize("others", [3, 15, 63])
 def test_is_the_algorithm_of_the_paper(others: int, p: float) -> None:
     rows = narrow_cosines(12, others)
@@ -91,11 +97,11 @@ def test_a_tiny_p_moves_nothing() -> None:
     assert torch.equal(group_p(rows, 1e-4, seeded()), rows)
 
 
-def test_a_p_near_1_takes_anything_anywhere() -> None:
-    row = narrow_cosines(1, others=6)
+def test_a_p_near_1_leaves_the_last_alone_and_mixes_the_rest() -> None:
+    row = narrow_cosines(1, others=7).sort(descending=True).values
     shuffled = group_p(row.repeat(2000, 1), 0.99, seeded())
     reached = {(place, value) for values in shuffled.tolist() for place, value in enumerate(values)}
-    assert len(reached) == 6 * 6
+    assert len(reached) == 6 * 6 + 1
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -107,11 +113,25 @@ def test_narrow_cosines_make_groups_of_about_6_in_a_batch_of_64(seed: int) -> No
 
 
 @pytest.mark.parametrize("others", [7, 63, 511])
-@pytest.mark.parametrize("p", [0.05, 0.1, 0.15, 0.3])
+@pytest.mark.parametrize("p", [0.05, 0.08, 0.1, 0.12, 0.15, 0.3])
 def test_no_group_beyond_the_last(others: int, p: float) -> None:
     groups = _groups(narrow_cosines(64, others).sort(descending=True).values, p)
     assert groups.min() >= 0
-    assert groups.max() == round(1 / p) - 1
+    assert groups.max() == group_count(p) - 1
+
+
+# 1/p is not exact in binary: a p of 0.1 has 10 groups, not 11.
+@pytest.mark.parametrize(
+    ("p", "count"), [(0.1, 10), (0.05, 20), (0.15, 7), (0.08, 13), (0.12, 9), (1 / 3, 3), (0.3, 4), (0.01, 100)]
+)
+def test_no_group_has_more_than_its_mass(p: float, count: int) -> None:
+    descending = narrow_cosines(16, 4000).sort(descending=True).values
+    groups, mass = _groups(descending, p), descending.double().softmax(dim=-1)
+    masses = torch.stack([mass.where(groups == group, 0).sum(-1) for group in range(count)], dim=-1)
+    assert int(groups.max()) == count - 1
+    torch.testing.assert_close(masses[:, :-1], torch.full_like(masses[:, :-1], p), atol=1e-3, rtol=0)
+    rest = torch.full_like(masses[:, -1], 1 - (count - 1) * p)
+    torch.testing.assert_close(masses[:, -1], rest, atol=1e-3, rtol=0)
 
 
 def test_groups_never_fall_along_the_ranking() -> None:
@@ -141,9 +161,9 @@ def test_members_land_on_all_places_of_their_group_equally_often(p: float) -> No
 
 
 def test_pairs_within_a_group_are_ordered_independently() -> None:
-    row = torch.tensor([[3.0, 2.0, 1.0]])
-    shuffled = group_p(row.repeat(6000, 1), 0.99, seeded())
-    counts = Counter(tuple(values) for values in shuffled.tolist())
+    row = torch.tensor([[0.3, 0.2, 0.1, 0.0]])  # the last has a group of its own
+    shuffled = group_p(row.repeat(6000, 1), 0.9, seeded())
+    counts = Counter(tuple(values[:3]) for values in shuffled.tolist())
     assert len(counts) == 6
     assert all(abs(count - 1000) < 5 * math.sqrt(1000 * 5 / 6) for count in counts.values())
 
