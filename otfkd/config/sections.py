@@ -198,6 +198,17 @@ class Schedule(Node):
             )
         return self
 
+    @model_validator(mode="after")
+    def _averages_several(self) -> Self:
+        begins_again = self.on_rotation.student == "reinit"
+        if self.source == "average" and begins_again and self.cache_every is None:
+            raise ValueError(
+                "schedule.source=average has one snapshot to average where schedule.on_rotation.student=reinit begins "
+                "the student again at each rotation: add schedule.cache_every=N, fewer steps than between rotations, "
+                "or take schedule.source=current"
+            )
+        return self
+
     @property
     def asks_dev(self) -> bool:
         """Whether dev scores say when to rotate."""

@@ -91,6 +91,12 @@ class Candidates:
         if self.schedule.source != "average":
             self.taken = []
 
+    def begin_again(self, student: nn.Module) -> None:
+        """Forget what the student was: weights from before it began again and from after it have no mean."""
+        self.taken = []
+        if self.shadow is not None:
+            self.shadow.start(student)
+
     @property
     def names(self) -> set[str]:
         return {*self.recent, *(snapshot.id for snapshot in self.taken)}

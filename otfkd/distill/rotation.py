@@ -183,8 +183,7 @@ class TeacherRotation(RunDriver):
         again = self.schedule.on_rotation
         if again.student == "reinit" or self.step == self.plan.anew:
             module.load_state_dict(dict(self._origin))
-            if self.candidates.shadow is not None:
-                self.candidates.shadow.start(student_of(module))
+            self.candidates.begin_again(student_of(module))
         if again.optimizer == "reset" or self.step == self.plan.anew:
             for optimizer in trainer.optimizers:
                 optimizer.state.clear()

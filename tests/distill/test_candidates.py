@@ -132,6 +132,15 @@ def test_average_includes_the_step_itself_once(make: Callable[..., Candidates]) 
     assert [snapshot.step for snapshot in candidates.taken] == [1, 2]
 
 
+def test_an_average_does_not_go_on_over_a_student_that_begins_again(make: Callable[..., Candidates]) -> None:
+    candidates, student = make("average", average_last=3), Student()
+    candidates.take(student.at(1.0), 1, None)
+    candidates.take(student.at(2.0), 2, None)
+    candidates.begin_again(student)
+    candidates.take(student.at(6.0), 3, None)
+    assert chosen(candidates, student.at(8.0), 4) == (4, 7.0)
+
+
 # Ema
 
 

@@ -355,6 +355,11 @@ UNROTATED = (
     "schedule=follow has no rotations, whose number schedule.max_rotations limits and after which "
     "schedule.on_rotation lets something begin again: leave both, or choose another schedule"
 )
+UNAVERAGED = (
+    "schedule.source=average has one snapshot to average where schedule.on_rotation.student=reinit begins the student "
+    "again at each rotation: add schedule.cache_every=N, fewer steps than between rotations, or take "
+    "schedule.source=current"
+)
 NAMED = "schedule.at names step {}, before {}={}: drop it or lower {}"
 
 CONTRADICTORY: list[tuple[str, dict[str, Any], str]] = [
@@ -377,6 +382,7 @@ CONTRADICTORY: list[tuple[str, dict[str, Any], str]] = [
     ("follow", {"source": "ema", "on_rotation": {"student": "reinit"}}, UNROTATED),
     ("follow", {"source": "ema", "on_rotation": {"optimizer": "reset"}}, UNROTATED),
     ("follow", {"source": "ema", "on_rotation": {"lr": "restart"}}, UNROTATED),
+    ("every", {"every": 3, "source": "average", "on_rotation": {"student": "reinit"}}, UNAVERAGED),
 ]  # fmt: skip
 
 
