@@ -3,7 +3,7 @@
 Each check raises a ValueError of one sentence: what, and what to do.
 """
 
-from otfkd.config.sections import ObjectiveConfig, Schedule, StudentConfig, TeacherConfig
+from otfkd.config.sections import DataConfig, ObjectiveConfig, Schedule, StudentConfig, TeacherConfig
 
 
 def check_empty_slot(teacher: TeacherConfig, objective: ObjectiveConfig, schedule: Schedule) -> None:
@@ -54,6 +54,16 @@ def check_precomputed(teacher: TeacherConfig, schedule: Schedule) -> None:
         raise ValueError(
             "teacher.precomputed=true keeps a teacher's embeddings of the corpus alone, and schedule.gate and "
             "schedule.aggregate=dev_weighted score it on dev: leave both, or leave teacher.precomputed=false"
+        )
+
+
+def check_grade_scale(data: DataConfig, objective: ObjectiveConfig) -> None:
+    """The benchmarks' grades are from 0 to 5; only those of a CSV need to be told."""
+    graded = objective.supervised in ("cosent", "cosine_regression")
+    if data.grade_scale is not None and not (graded and data.source == "csv"):
+        raise ValueError(
+            f"data.grade_scale={data.grade_scale:g} is the top grade of the pairs in a CSV, and this run reads none: "
+            "leave it null, or take data=labelled with objective=cosent or cosine_regression"
         )
 
 

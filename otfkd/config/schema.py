@@ -86,6 +86,7 @@ class Config(Root):
         checks.check_warm_up(self.teacher, self.schedule)
         checks.check_sampling(self.objective, self.schedule)
         checks.check_precomputed(self.teacher, self.schedule)
+        checks.check_grade_scale(self.data, self.objective)
         checks.check_start(self.student, self.teacher)
         checks.check_chunks(self.trainer.chunk if self.chunked else None, self.objective)
         return self

@@ -41,6 +41,7 @@ class DataConfig(Node):
     file: str | None
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)]  # sentences a micro-batch, over all processes
     max_length: Annotated[int, Field(ge=3)]
+    grade_scale: Annotated[PositiveFloat | None, AddedLater()] = None  # top grade of a CSV; None: 5, if any is above 1
 
 
 class TeacherConfig(Node):

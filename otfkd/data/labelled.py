@@ -19,8 +19,10 @@ from otfkd.data.sts import DevTask, Task
 Kind = Literal["graded", "classified", "triplets"]
 CLASSES = ("entailment", "neutral", "contradiction")
 
-IN_WORDS: dict[Kind, str] = {
-    "graded": "pairs with a grade from 0 to 5",
+TOP_GRADE = 5.0  # of the benchmarks, whose scale all grades are brought to
+
+_IN_WORDS: dict[Kind, str] = {
+    "graded": "pairs with a grade from 0 to {scale:g}",
     "classified": f"pairs that are {', '.join(CLASSES[:-1])} or {CLASSES[-1]}",
     "triplets": "triplets of a sentence, what it entails and what contradicts it",
 }
@@ -47,6 +49,11 @@ LEARNS_FROM: dict[str, Kind] = {
 Pair = frozenset[str]
 
 
+def in_words(kind: Kind, grade_scale: float | None = None) -> str:
+    """What examples of a kind are; their grades are from 0 to 5 unless told."""
+    return _IN_WORDS[kind].format(scale=TOP_GRADE if grade_scale is None else grade_scale)
+
+
 @dataclass(frozen=True)
 class Examples:
     """Labelled examples, all of one kind.
@@ -56,6 +63,7 @@ class Examples:
         kind: what they are.
         sentences: each example's two or three.
         labels: grades from 0 to 5 or positions in CLASSES; none for triplets, whose order says it all.
+        grade_scale: the top grade as it was read, where there are grades.
         left_out: how many were dropped because dev holds their pair.
     """
 
@@ -63,6 +71,7 @@ class Examples:
     kind: Kind
     sentences: tuple[tuple[str, ...], ...]
     labels: tuple[float, ...]
+    grade_scale: float = TOP_GRADE
     left_out: int = 0
 
     def __len__(self) -> int:
@@ -76,7 +85,7 @@ class Examples:
     @property
     def what(self) -> str:
         """The kind in words."""
-        return IN_WORDS[self.kind]
+        return in_words(self.kind, self.grade_scale)
 
     @property
     def sha256(self) -> str:
@@ -144,7 +153,7 @@ def load_examples(config: DataConfig, kind: Kind, data_root: str | None, cache: 
     """
     match config.source, kind:
         case "csv", _:
-            return _read_csv(_csv_path(config), kind)
+            return _read_csv(_csv_path(config), kind, config.grade_scale)
         case "mini", "graded":
             from otfkd.data import mini
 
@@ -163,7 +172,7 @@ def load_examples(config: DataConfig, kind: Kind, data_root: str | None, cache: 
             rows = ((left, right, _class(judgment, "SICK_train.txt")) for (left, right, _), judgment in judged)
             return _labelled("SICK train", kind, rows)
     raise UserError(
-        f"the objective learns from {IN_WORDS[kind]}, and data.source={config.source} has none: take {_OFFERED[kind]}"
+        f"the objective learns from {in_words(kind)}, and data.source={config.source} has none: take {_OFFERED[kind]}"
     )
 
 
@@ -186,18 +195,29 @@ def _csv_path(config: DataConfig) -> Path:
     return download(config.repo, config.file, "data.path=FILE")
 
 
-def _read_csv(path: Path, kind: Kind) -> Examples:
+def _read_csv(path: Path, kind: Kind, grade_scale: float | None) -> Examples:
     rows = [
         (where, _sentence(first, where), _sentence(second, where), third)
         for where, (first, second, third) in _csv_rows(path, _COLUMNS[kind])
     ]
     if not rows:
-        raise UserError(f"{path} has no examples: give {IN_WORDS[kind]} below the line of column names")
+        raise UserError(f"{path} has no examples: give {in_words(kind, grade_scale)} below the line of column names")
     if kind == "triplets":
         triplets = tuple((first, second, _sentence(third, where)) for where, first, second, third in rows)
         return Examples(path.name, kind, triplets, ())
-    label = _grade if kind == "graded" else _class
-    return _labelled(path.name, kind, ((first, second, label(third, where)) for where, first, second, third in rows))
+    if kind == "classified":
+        classes = ((first, second, _class(third, where)) for where, first, second, third in rows)
+        return _labelled(path.name, kind, classes)
+    top = TOP_GRADE if grade_scale is None else grade_scale
+    grades = [_grade(third, where, top) for where, _, _, third in rows]
+    if grade_scale is None and max(grades) <= 1:
+        raise UserError(
+            f"{path} has no grade above 1, which grades from 0 to 1 and from 0 to 5 may both be: "
+            "say which with data.grade_scale=1 or data.grade_scale=5"
+        )
+    scaled = [grade * (TOP_GRADE / top) for grade in grades]
+    examples = ((first, second, grade) for (_, first, second, _), grade in zip(rows, scaled, strict=True))
+    return replace(_labelled(path.name, kind, examples), grade_scale=top)
 
 
 def _csv_rows(path: Path, columns: tuple[str, str, str]) -> Iterator[tuple[str, tuple[str, str, str]]]:
@@ -226,13 +246,16 @@ def _sentence(text: str, where: str) -> str:
     return text.replace("\n", " ")
 
 
-def _grade(text: str, where: str) -> float:
+def _grade(text: str, where: str, top: float) -> float:
     try:
         grade = float(text)
     except ValueError:
         grade = math.nan
-    if not 0 <= grade <= 5:
-        raise UserError(f"{where} has the grade {text.strip()[:40]!r}: give a number from 0 to 5")
+    if not 0 <= grade <= top:
+        raise UserError(
+            f"{where} has the grade {text.strip()[:40]!r}: give a number from 0 to {top:g}, or the right "
+            "data.grade_scale"
+        )
     return grade
 
 

@@ -30,7 +30,9 @@ def load(tmp_path: Path) -> Load:
         if text is not None:
             path = tmp_path / "examples.csv"
             path.write_text(text)
-            given = ["data=labelled", f"data.path={path}"]
+            given = ["data=labelled", f"data.path={path}", *more]
+        if kind == "graded":
+            given = [*given, "objective=cosent"]
         return load_examples(load_config(given).data, kind, None if root is None else str(root), tmp_path)
 
     return loaded
@@ -47,7 +49,7 @@ def test_a_csv_is_read_by_its_column_names(load: Load) -> None:
 
 
 def test_a_line_break_inside_a_sentence_becomes_a_space(load: Load) -> None:
-    assert load("graded", 'sentence1,sentence2,score\n"a\nb",c,1\n').sentences == (("a b", "c"),)
+    assert load("graded", 'sentence1,sentence2,score\n"a\nb",c,2\n').sentences == (("a b", "c"),)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +75,38 @@ def test_a_line_break_inside_a_sentence_becomes_a_space(load: Load) -> None:
 def test_a_csv_that_cannot_be_used_is_refused(load: Load, kind: Kind, text: str, told: str) -> None:
     with pytest.raises(UserError, match=told):
         load(kind, text)
+
+
+UNIT = "sentence1,sentence2,score\na,b,1\na,c,0.25\na,d,0\n"
+
+
+@pytest.mark.parametrize("scale", ["1", "1.0"])
+def test_grades_of_any_scale_are_brought_to_0_to_5(load: Load, scale: str) -> None:
+    unit = load("graded", UNIT, f"data.grade_scale={scale}")
+    assert (unit.labels, unit.what) == ((5.0, 1.25, 0.0), "pairs with a grade from 0 to 1")
+    five = load("graded", UNIT, "data.grade_scale=5")
+    assert (five.labels, five.what) == ((1.0, 0.25, 0.0), "pairs with a grade from 0 to 5")
+    ten = load("graded", "sentence1,sentence2,score\na,b,10\na,c,2.5\n", "data.grade_scale=10")
+    assert (ten.labels, ten.what) == ((5.0, 1.25), "pairs with a grade from 0 to 10")
+
+
+def test_a_grade_above_1_says_that_the_scale_is_5(load: Load) -> None:
+    found = load("graded", "sentence1,sentence2,score\na,b,1\na,c,1.25\n")
+    assert (found.labels, found.what) == ((1.0, 1.25), "pairs with a grade from 0 to 5")
+
+
+def test_grades_that_fit_two_scales_are_refused(load: Load) -> None:
+    told = (
+        r"examples\.csv has no grade above 1, which grades from 0 to 1 and from 0 to 5 may both be: "
+        r"say which with data\.grade_scale=1 or data\.grade_scale=5$"
+    )
+    with pytest.raises(UserError, match=told):
+        load("graded", UNIT)
+
+
+def test_a_grade_above_the_scale_is_refused_with_its_line(load: Load) -> None:
+    with pytest.raises(UserError, match=r"line 3 has the grade '1\.1': give a number from 0 to 1, or the right data"):
+        load("graded", "sentence1,sentence2,score\na,b,1\na,b,1.1\n", "data.grade_scale=1")
 
 
 def test_a_file_that_is_not_there_or_not_text_is_refused(load: Load, tmp_path: Path) -> None:

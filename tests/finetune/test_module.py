@@ -28,6 +28,7 @@ from otfkd.tables.tabulate import build_table
 from otfkd.tables.terminal import scores
 from otfkd.training.run import Models, prepare
 from otfkd.training.train import train
+from tests.support.json_lines import metrics
 from tests.support.models import make_model
 from tests.support.published import make_spec
 from tests.support.resuming import final, stop_after, unclocked
@@ -154,6 +155,42 @@ def test_the_plan_says_what_is_learnt(tune: Tune) -> None:
     assert graded["trained on"] == "no test pair"
     assert "negatives" not in graded and "corpus" not in graded
     assert triplets["negatives"].startswith("7 per anchor")
+
+
+@pytest.mark.parametrize("objective", ["cosent", "cosine_regression"])
+def test_the_scale_of_grades_is_not_part_of_what_is_learnt(
+    tune: Tune, configure: Callable[..., Config], tmp_path: Path, objective: str
+) -> None:
+    header, *rows = (tmp_path / "graded.csv").read_text().splitlines()
+    unit = tmp_path / "unit.csv"
+    parts = [row.rsplit(",", 1) for row in rows]
+    unit.write_text("\n".join([header, *(f"{pair},{float(grade) / 5}" for pair, grade in parts)]))
+    runs = [tune(objective, *STEPS), tune(objective, *STEPS, f"data.path={unit}", "data.grade_scale=1")]
+    losses = [[row["loss"] for row in metrics(train(run).folder)] for run in runs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    plan = train(tune(objective, f"data.path={unit}", "data.grade_scale=1", "dry_run=true")).plan
+    assert "unit.csv, 30 pairs with a grade from 0 to 1, read" in plan
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("objective=softmax", "data=labelled", "data.path=x.csv"),
+        ("objective=supervised_simcse", "data=labelled", "data.path=x.csv"),
+        ("objective=cosent", "data=stsb_train"),
+        ("objective=cosent", "data=mini"),
+        ("data=mini",),
+    ],
+)
+def test_a_scale_without_grades_of_ones_own_is_refused(
+    configure: Callable[..., Config], given: tuple[str, ...]
+) -> None:
+    told = (
+        r"^data\.grade_scale=1 is the top grade of the pairs in a CSV, and this run reads none: leave it null, or take "
+        r"data=labelled with objective=cosent or cosine_regression$"
+    )
+    with pytest.raises(UserError, match=told):
+        configure(*given, "data.grade_scale=1")
 
 
 def test_rows_say_from_what_and_on_what(tune: Tune, tiny_model: Path) -> None:

@@ -1,7 +1,7 @@
 """What a card says of what a model was trained on: sentences, or examples with labels."""
 
 from otfkd.config.sections import DataConfig, ObjectiveConfig
-from otfkd.data.labelled import IN_WORDS, LEARNS_FROM
+from otfkd.data.labelled import LEARNS_FROM, in_words
 from otfkd.reporting.card.history import UNKNOWN, History
 
 
@@ -32,7 +32,8 @@ def _what(history: History) -> str:
         return f"Data: {source}"
     if objective.supervised is None:
         return f"Text: {source}"
-    return f"Labelled examples: {IN_WORDS[LEARNS_FROM[objective.supervised]]}, {source}"
+    scale = None if history.config.data is None else history.config.data.grade_scale
+    return f"Labelled examples: {in_words(LEARNS_FROM[objective.supervised], scale)}, {source}"
 
 
 def _source(data: DataConfig | None) -> str:

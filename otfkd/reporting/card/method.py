@@ -46,8 +46,8 @@ def _from_labels(objective: ObjectiveConfig) -> str:
             )
         case "cosine_regression":
             return (
-                "Cosine regression (Reimers & Gurevych 2019): a pair's cosine is fitted to its grade / 5 by squared "
-                "error."
+                "Cosine regression (Reimers & Gurevych 2019): a pair's cosine is fitted to its grade, as a share of "
+                "the highest, by squared error."
             )
         case "softmax":
             return (
