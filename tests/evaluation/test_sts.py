@@ -1,5 +1,6 @@
 """STS scores against a computation by hand, and what must not pass for a score."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from otfkd.base.errors import DivergenceError
 from otfkd.config.sections import EvaluationConfig, Pooler
+from otfkd.data.collate import Tokens
 from otfkd.data.sts import Subset, Task, TestTask, load_suite
 from otfkd.evaluation.sts import StsScore, average, evaluate, score_task, similarities, spearman
 from otfkd.models.encoder import Encoder
@@ -96,13 +98,58 @@ def test_a_zero_vector_is_like_nothing() -> None:
     assert similarities(torch.zeros(1, 2), torch.ones(1, 2)).tolist() == [0.0]
 
 
-@pytest.mark.filterwarnings("ignore:An input array is constant")
 @pytest.mark.parametrize("width", [2, 32])
 def test_collapsed_embeddings_have_no_score(width: int) -> None:
     task, vectors = task_of(only=LARGE)
     same = torch.rand(width, generator=torch.Generator().manual_seed(0))
     with pytest.raises(DivergenceError, match="the embeddings collapsed"):
         score_task(task, dict.fromkeys(vectors, same))
+
+
+@pytest.mark.parametrize("pooler", ["cls", "mean", "first_last_mean", "top2_mean"])
+def test_what_differs_by_rounding_alone_has_no_score(tiny_model: Path, pooler: Pooler) -> None:
+    encoder = load_encoder(tiny_model, pooler)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for module in encoder.modules():
+            if isinstance(module, torch.nn.LayerNorm):
+                # Every token is the same vector, and the mean of n of them is rounded as n has it.
+                module.weight.zero_()
+                module.bias.copy_(torch.randn(module.bias.shape, generator=generator))
+    sentences = ["the cat", "a dog ran home", "the bird", "the big red house", "the moon", "a small bird flew on"]
+    pairs = tuple((left, right, float(i)) for i, (left, right) in enumerate(itertools.combinations(sentences, 2)))
+    task = TestTask("t", (Subset("s", pairs),))
+    with pytest.raises(DivergenceError, match="the embeddings collapsed"):
+        evaluate(encoder, (task,), batch_size=4, max_length=16)
+
+
+def test_a_narrow_cone_has_a_score() -> None:
+    # The first layers' CLS vectors have cosines that spread over 1e-6.
+    right = torch.tensor([[1.0, 1e-4 * i] for i in range(5)])
+    cosines = similarities(torch.tensor([[1.0, 0.0]]).repeat(5, 1), right)
+    assert 1e-8 < np.ptp(cosines) < 1e-6
+    assert spearman(cosines, np.arange(5.0)) == pytest.approx(-100)
+
+
+def test_a_zero_vector_is_told(caplog: pytest.LogCaptureFixture, tiny_encoder: Encoder) -> None:
+    pairs = (("the cat", "a dog", 1.0), ("the bird", "the road", 2.0), ("the moon", "a river", 3.0))
+    task = TestTask("t", (Subset("s", pairs),))
+    evaluate(tiny_encoder, (task,), batch_size=4, max_length=16)
+    assert not caplog.records
+    vanishing = ["the cat", "the moon"]
+    ids = [tiny_encoder.tokenizer(sentence)["input_ids"] for sentence in vanishing]
+
+    def vanish(_: torch.nn.Module, given: tuple[Tokens, ...], output: Tensor) -> Tensor:
+        gone = [any(row[: len(one)].tolist() == one for one in ids) for row in given[0].input_ids]
+        return output.masked_fill(torch.tensor(gone)[:, None], 0.0)
+
+    tiny_encoder.register_forward_hook(vanish)
+    evaluate(tiny_encoder, (task,), batch_size=4, max_length=16)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == (
+        "2 of 6 sentences have the zero vector as their embedding, the first 'the cat': their cosines count as 0"
+    )
 
 
 def test_the_average_rounds_each_task_first() -> None:
