@@ -1,6 +1,6 @@
 """What is done with a model from Python: load it, embed sentences, score it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
+from otfkd.base.errors import UserError
 from otfkd.config.composition import load_evaluate_config, quoted
 from otfkd.config.sections import Pooler
 from otfkd.evaluation.encode import encode
@@ -36,7 +37,7 @@ class SentenceEncoder:
 
     def encode(
         self,
-        sentences: str | Sequence[str],
+        sentences: str | Iterable[str],
         *,
         batch_size: int = 64,
         max_length: int = 128,
@@ -47,7 +48,7 @@ class SentenceEncoder:
         """Embed sentences.
 
         Args:
-            sentences: n of them, or one.
+            sentences: n of them, in whatever can be iterated over, or one.
             batch_size: sentences a batch; it does not change the result.
             max_length: tokens read of a sentence.
             normalize: scale to unit length.
@@ -59,6 +60,7 @@ class SentenceEncoder:
 
         Raises:
             DivergenceError: an embedding is not finite.
+            UserError: what is given is no text.
 
         Example::
 
@@ -69,7 +71,7 @@ class SentenceEncoder:
             >>> bool(guitar @ music > market @ music)
             True
         """
-        texts = [sentences] if isinstance(sentences, str) else sentences
+        texts = [sentences] if isinstance(sentences, str) else _checked(sentences)
         if device is not None:
             self.encoder.to(device)
         with Progress(console=Console(stderr=True), disable=not progress) as bar:
@@ -85,6 +87,21 @@ class SentenceEncoder:
             vectors = torch.nn.functional.normalize(vectors, dim=-1)
         embeddings: NDArray[np.float32] = vectors.numpy()
         return embeddings[0] if isinstance(sentences, str) else embeddings
+
+
+def _checked(sentences: Iterable[str]) -> list[str]:
+    """All sentences; what is asked for more than once must not be used up by the first."""
+    try:
+        given = iter(sentences)
+    except TypeError:
+        raise UserError(
+            f"sentences is {sentences!r:.60}, not a string or an iterable of strings: give text, or leave it out"
+        ) from None
+    texts = list(given)
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UserError(f"sentences[{place}] is {text!r:.60}, not a string: give text, or leave it out")
+    return texts
 
 
 def evaluate(model: str, *overrides: str) -> list[Row]:

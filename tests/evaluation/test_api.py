@@ -1,7 +1,9 @@
 """The public way to use a model."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +34,37 @@ def test_sentences_become_rows_of_float32(folder: Path) -> None:
 
 def test_no_sentence_becomes_no_row(folder: Path) -> None:
     assert otfkd.load(str(folder)).encode([]).shape == (0, 32)
+
+
+def test_any_iterable_of_sentences_will_do(folder: Path, tmp_path: Path) -> None:
+    model = otfkd.load(str(folder))
+    expected = model.encode(SENTENCES)
+    (tmp_path / "lines.txt").write_text("\n".join(SENTENCES))
+    with (tmp_path / "lines.txt").open() as lines:
+        given: list[Iterable[str]] = [
+            (sentence for sentence in SENTENCES), map(str.upper, map(str.lower, SENTENCES)), lines, np.array(SENTENCES),
+            tuple(SENTENCES), iter(SENTENCES),
+        ]  # fmt: skip
+        for sentences in given:
+            np.testing.assert_array_equal(model.encode(sentences), expected)
+
+
+@pytest.mark.parametrize(
+    ("sentences", "told"),
+    [
+        (["a cat", None], "sentences[1] is None, not a string"),
+        (["a cat", "a dog", float("nan")], "sentences[2] is nan, not a string"),
+        ((b for b in [b"a cat"]), "sentences[0] is b'a cat', not a string"),
+        ([["a cat"]], "sentences[0] is ['a cat'], not a string"),
+        (b"a cat", "sentences[0] is 97, not a string"),
+        (None, "sentences is None, not a string or an iterable of strings"),
+        (3, "sentences is 3, not a string or an iterable of strings"),
+    ],
+)
+def test_what_is_no_text_is_named_by_its_place(folder: Path, sentences: Any, told: str) -> None:
+    with pytest.raises(UserError) as refused:
+        otfkd.load(str(folder)).encode(sentences)
+    assert str(refused.value) == f"{told}: give text, or leave it out"
 
 
 def test_rows_are_the_encoders_embeddings(folder: Path) -> None:
