@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from otfkd.base.errors import UserError, first_line
 from otfkd.base.files import atomic_file
-from otfkd.base.processes import rank_zero_only
+from otfkd.base.hashing import sha256_file
+from otfkd.base.processes import broadcast, rank_zero_only
 from otfkd.runs.folder import RunFolder
 
 FORMAT = 4  # of what the driver and the rotation keep in a checkpoint
@@ -70,22 +71,68 @@ def check_names(found: Collection[str], own: Collection[str], what: str) -> None
 class Checkpoints:
     """The two checkpoints of a run's folder.
 
+    A new best waits beside the old one until `last` names it: were the run killed in between, it would go on from
+    `last`, and a best of steps that it then takes otherwise would be nobody's.
+
     Args:
         folder: the run's.
         run: what the run computes, as a hash or a name; its checkpoints say so, and those of another are refused.
+
+    Attributes:
+        chosen: the facts and the sha256 of the best that the next `last` goes with; None before the first dev score.
+            In several processes the first one's counts, which writes `last`.
     """
 
     def __init__(self, folder: RunFolder, run: str = ""):
         self.last = folder.last_checkpoint
         self.best = folder.best_student
+        self._next_best = folder.next_best_student
+        self.chosen: dict[str, Any] | None = None
         self.stamp = {"format": FORMAT, "run": run}
 
     @rank_zero_only
     def save_best(self, student: nn.Module, facts: dict[str, Any]) -> None:
-        """Keep the student that dev prefers so far, with the facts of its step."""
-        with atomic_file(self.best) as temporary:
+        """Have the student that dev prefers so far, with the facts of its step, wait for the next checkpoint."""
+        with atomic_file(self._next_best) as temporary:
             weights = {name: tensor.contiguous() for name, tensor in student.state_dict().items()}
             save_file(weights, temporary, metadata={"facts": json.dumps(facts)})
+        self.chosen = {**facts, "sha256": sha256_file(self._next_best)}
+
+    @rank_zero_only
+    def settle_best(self) -> None:
+        """Make the best that waits the run's, `last` having named it."""
+        if self._next_best.is_file():
+            self._next_best.replace(self.best)
+
+    @rank_zero_only
+    def drop_best(self) -> None:
+        """Leave no best to a run that begins at its first step."""
+        for path in (self.best, self._next_best):
+            path.unlink(missing_ok=True)
+
+    def resume_best(self, chosen: dict[str, Any] | None) -> None:
+        """Go back to the best that `last` names; one that is newer is dropped.
+
+        Raises:
+            UserError: it is missing, or no longer what was written.
+        """
+        self.chosen = chosen
+        if chosen is None:
+            self.drop_best()
+        else:
+            broadcast(lambda: self._find_best(chosen))
+
+    def _find_best(self, chosen: dict[str, Any]) -> None:
+        found = {path: sha256_file(path) for path in (self.best, self._next_best) if path.is_file()}
+        if found.get(self._next_best) == chosen["sha256"]:  # killed between the checkpoint and this
+            self.settle_best()
+        elif found.get(self.best) == chosen["sha256"]:
+            self._next_best.unlink(missing_ok=True)
+        else:
+            state = "was altered since the last checkpoint" if self.best in found else "is missing"
+            raise UserError(
+                f"{self.best}, the student of step {chosen['step']}, {state}: restore it, or start anew with fresh=true"
+            )
 
     def load_best(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The chosen student's weights and the facts of its step.

@@ -58,6 +58,7 @@ class RunDriver(L.Callback):
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.step == 0:
             self.run_log.rewind({"metrics": 0, "rotations": 0})
+            self.checkpoints.drop_best()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -92,6 +93,7 @@ class RunDriver(L.Callback):
         saved = stop or self.step in self.plan.checkpoint
         if saved:
             trainer.save_checkpoint(self.checkpoints.last)
+            self.checkpoints.settle_best()
         self.after_checkpoint(saved=saved)
         if stop:
             raise Interrupted(f"stopped after step {self.step}; the same command goes on from there")
@@ -103,11 +105,17 @@ class RunDriver(L.Callback):
         self.checkpoints.check(checkpoint)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self.step, "dev": self.dev.state_dict(), "offsets": self.run_log.offsets()}
+        return {
+            "step": self.step,
+            "dev": self.dev.state_dict(),
+            "best": self.checkpoints.chosen,
+            "offsets": self.run_log.offsets(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
         self.dev.load_state_dict(state["dev"])
+        self.checkpoints.resume_best(state["best"])
         self.run_log.rewind(state["offsets"])
 
 

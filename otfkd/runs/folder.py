@@ -122,8 +122,13 @@ class RunFolder:
 
     @property
     def best_student(self) -> Path:
-        """The weights that dev prefers so far."""
+        """The weights that dev prefers up to the last checkpoint."""
         return self.path / "checkpoints" / "best.safetensors"
+
+    @property
+    def next_best_student(self) -> Path:
+        """The weights that dev prefers since then, until a checkpoint names them."""
+        return self.path / "checkpoints" / "best.next.safetensors"
 
     def logger(self, name: str) -> Path:
         """The files of a logger."""

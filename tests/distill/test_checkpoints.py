@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -84,21 +85,47 @@ def test_a_best_that_breaks_off_leaves_the_best_before_it(
 ) -> None:
     checkpoints = Checkpoints(RunFolder(tmp_path))
     checkpoints.save_best(tiny_encoder, {"step": 1})
+    checkpoints.settle_best()
     monkeypatch.setattr(
         "otfkd.distill.checkpoints.save_file", lambda tensors, path, metadata: break_off_half_way(tensors, path)
     )
     with pytest.raises(OSError, match="No space left"):
         checkpoints.save_best(tiny_encoder, {"step": 2})
+    checkpoints.settle_best()
     assert checkpoints.load_best()[1] == {"step": 1}
     assert list(checkpoints.best.parent.iterdir()) == [checkpoints.best]
 
 
 def test_best_gives_back_the_student_and_its_facts(tmp_path: Path, tiny_encoder: Encoder) -> None:
     facts = {"step": 250, "dev": 0.1 + 0.2, "generation": 2}
-    Checkpoints(RunFolder(tmp_path)).save_best(tiny_encoder, facts)
+    checkpoints = Checkpoints(RunFolder(tmp_path))
+    checkpoints.save_best(tiny_encoder, facts)
+    checkpoints.settle_best()
     weights, read = Checkpoints(RunFolder(tmp_path)).load_best()
     assert same(weights, tiny_encoder.state_dict())
     assert read == facts
+
+
+def test_a_best_is_the_runs_once_the_last_checkpoint_names_it(tmp_path: Path, tiny_encoder: Encoder) -> None:
+    """Killed before the checkpoint is written the older best counts; after that, the newer."""
+    folder = RunFolder(tmp_path)
+    writing = Checkpoints(folder)
+    writing.save_best(tiny_encoder, {"step": 1})
+    writing.settle_best()
+    first = writing.chosen
+    writing.save_best(tiny_encoder, {"step": 2})
+    for named, step in ((writing.chosen, 2), (first, 1)):
+        again = RunFolder(shutil.copytree(tmp_path, tmp_path / "killed" / str(step), ignore=lambda *_: ["killed"]))
+        Checkpoints(again).resume_best(named)
+        assert Checkpoints(again).load_best()[1] == {"step": step}
+        assert list(again.best_student.parent.iterdir()) == [again.best_student]
+
+
+def test_a_checkpoint_before_the_first_dev_score_goes_with_no_best(tmp_path: Path, tiny_encoder: Encoder) -> None:
+    checkpoints = Checkpoints(RunFolder(tmp_path))
+    checkpoints.save_best(tiny_encoder, {"step": 1})
+    Checkpoints(RunFolder(tmp_path)).resume_best(None)
+    assert not list(checkpoints.best.parent.iterdir())
 
 
 def test_a_removed_checkpoint_is_gone_and_may_be_removed_again(tmp_path: Path) -> None:

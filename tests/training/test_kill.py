@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import otfkd.runs.folder
 import otfkd.training.train
 from otfkd.base import files
 from otfkd.config.schema import Config
@@ -64,6 +65,8 @@ MOMENTS: list[tuple[Any, str, Where]] = [
     (Path, "unlink", "after"),
     (checkpoints.WholeFiles, "save_checkpoint", "before"),
     (checkpoints.WholeFiles, "save_checkpoint", "after"),
+    (checkpoints.Checkpoints, "save_best", "after"),
+    (checkpoints.Checkpoints, "settle_best", "before"),
     (otfkd.training.train, "dev_score", "before"),
     (otfkd.training.train, "dev_score", "after"),
     (TeacherRotation, "_rotate", "before"),
@@ -73,7 +76,7 @@ MOMENTS: list[tuple[Any, str, Where]] = [
     (Shadow, "update", "after"),
     (files.JsonLines, "truncate", "after"),
     (otfkd.training.train, "save_encoder", "before"),
-    (otfkd.training.train, "write_rows", "before"),
+    (otfkd.runs.folder, "write_rows", "before"),
 ]
 
 

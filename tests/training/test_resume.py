@@ -9,8 +9,11 @@ import lightning as L
 import pytest
 import torch
 
+import otfkd.training.train
 from otfkd.base.errors import Interrupted, UserError
 from otfkd.config.schema import Config
+from otfkd.distill.checkpoints import Checkpoints
+from otfkd.runs.folder import RunFolder
 from otfkd.training.train import train
 from tests.support.callbacks import joined_by
 from tests.support.resuming import final, stop_after, unclocked
@@ -124,17 +127,15 @@ def stopped(configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -
     return config, next(Path(config.paths.runs).glob("otfkd_pool/*/s0"))
 
 
-def altered(path: Path) -> bytes:
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    return bytes(content)
+def altered_bytes(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
 
 
 def test_a_missing_or_altered_teacher_stops_the_resume_with_its_name(stopped: tuple[Config, Path]) -> None:
     config, folder = stopped
     for step in (2, 4, 6):
         path = folder / "snapshots" / f"step-{step:08d}.safetensors"
-        whole, spoilt = path.read_bytes(), altered(path)
+        whole, spoilt = path.read_bytes(), altered_bytes(path.read_bytes())
         path.unlink()
         with pytest.raises(UserError, match=rf"{path.name}, the teacher of the run, is missing"):
             train(config)
@@ -159,6 +160,53 @@ def test_a_missing_snapshot_of_an_average_stops_the_run_with_its_name(
     path.unlink()
     with pytest.raises(UserError, match=rf"{path.name}.*missing"):
         train(config)
+
+
+class Crash(L.Callback):
+    """Ends a run after a step, as a kill does: nothing is saved."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            raise RuntimeError("killed")
+
+
+@pytest.mark.parametrize("later", [30.0, 50.0], ids=["no better one", "a lesser one"])
+def test_a_best_newer_than_the_checkpoint_does_not_outlive_its_timeline(
+    configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, later: float
+) -> None:
+    """As in another number of processes: what was scored 90 after the checkpoint is scored otherwise on resume."""
+    config = configure("experiment=otfkd", "schedule.every=4", "evaluation.every=2", "trainer.checkpoint_every=4")
+    dev = iter([10.0, 40.0, 90.0])
+    monkeypatch.setattr(otfkd.training.train, "dev_score", lambda *_: next(dev))
+    with joined_by(Crash(7)), pytest.raises(RuntimeError, match="killed"):
+        train(config)
+    monkeypatch.setattr(otfkd.training.train, "dev_score", lambda *_: later)
+    result = train(config)
+    rows = [row for row in result.rows if row.checkpoint == "selected"]
+    assert {row.step for row in rows} == {4 if later < 40 else 6}
+    scored = RunFolder(result.folder).read_dev_scores()
+    facts = Checkpoints(RunFolder(result.folder)).load_best()[1]
+    assert (facts["step"], facts["dev"]) in scored.items()
+    assert facts["dev"] == max(scored.values())
+    assert {path.name for path in (result.folder / "checkpoints").iterdir()} == {"last.ckpt", "best.safetensors"}
+
+
+@pytest.mark.parametrize("what", ["missing", "altered"])
+def test_a_missing_or_altered_best_stops_the_resume_before_it_trains(stopped: tuple[Config, Path], what: str) -> None:
+    config, folder = stopped
+    path, log = folder / "checkpoints" / "best.safetensors", folder / "metrics.jsonl"
+    whole, before = path.read_bytes(), log.read_bytes()
+    path.unlink()
+    if what == "altered":
+        path.write_bytes(altered_bytes(whole))
+    with pytest.raises(UserError, match=rf"best\.safetensors.* {what}.*: restore it, or start anew with fresh=true$"):
+        train(config)
+    assert log.read_bytes() == before
+    path.write_bytes(whole)
+    assert train(config).status == "finished"
 
 
 @pytest.mark.parametrize("key", ["format", "run"])
@@ -219,12 +267,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(configure: Callabl
     run = ("experiment=otfkd", "schedule.every=4")
     straight = train(configure(*run, f"paths.runs={tmp_path / 'straight'}"))
 
-    class Kill(L.Callback):
-        def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-            if trainer.global_step == 7:
-                raise RuntimeError("killed")
-
-    with joined_by(Kill()), pytest.raises(RuntimeError, match="killed"):
+    with joined_by(Crash(7)), pytest.raises(RuntimeError, match="killed"):
         train(configure(*run))
     assert final(train(configure(*run)).folder) == final(straight.folder)
 
