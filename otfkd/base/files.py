@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+_UNFINISHED = ".unfinished"  # ends the names of folders that only writers here make
 _FULL = 1 << 16  # bytes left of a disk that is full
 
 
@@ -47,7 +48,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_UNFINISHED, dir=path.parent))
     try:
         yield temporary
     finally:
@@ -56,7 +57,7 @@ def _beside(path: Path) -> Iterator[Path]:
 
 def clear_unfinished(folder: Path, name: str = "*") -> None:
     """Remove what killed writers of a file, or of any, left in a folder and below; nobody may be writing it now."""
-    for left in list(folder.rglob(f".{name}.????????")):  # mkdtemp's eight characters
+    for left in list(folder.rglob(f".{name}.????????{_UNFINISHED}")):  # mkdtemp's eight characters
         if left.is_dir():
             shutil.rmtree(left)
 

@@ -1,6 +1,7 @@
 """The snapshot cache: immutable files of the student's past, each known by its step and its sha256."""
 
 import concurrent.futures
+import re
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from otfkd.base.errors import UserError, first_line
 from otfkd.base.files import atomic_file
 from otfkd.base.hashing import sha256_file
 from otfkd.base.processes import broadcast, rank, rank_zero_only
+
+_ID = re.compile(r"[a-z]+-\d{8,}")
 
 
 @dataclass(frozen=True)
@@ -165,5 +168,5 @@ class SnapshotCache:
         if self._writing is not None:
             keep = {*keep, self._writing.id}
         for path in self.folder.glob("*.safetensors"):
-            if path.stem not in keep:
+            if _ID.fullmatch(path.stem) and path.stem not in keep:  # others are a user's
                 path.unlink()

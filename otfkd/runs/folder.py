@@ -6,7 +6,6 @@ No other module spells a file name of a run.
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,8 +214,11 @@ class RunFolder:
 
     def _set_aside(self) -> None:
         if self.path.exists():
-            number = 1 + sum(1 for _ in self.path.parent.glob(f"{self.path.name}{_KEPT}*"))
-            shutil.move(self.path, self.path.with_name(f"{self.path.name}{_KEPT}{number}"))
+            kept = f"{self.path.name}{_KEPT}"
+            numbers = [path.name.removeprefix(kept) for path in self.path.parent.glob(f"{kept}*")]
+            # Above all there are rather than their count: some may have been deleted.
+            number = 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)
+            self.path.rename(self.path.with_name(f"{kept}{number}"))
 
     # Writing.
 

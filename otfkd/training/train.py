@@ -194,18 +194,23 @@ def _resume_step(run: Run) -> int:
     """The optimizer step to go on from; 0 for a run that has no checkpoint yet.
 
     Raises:
-        UserError: the run was started under other versions or threads, and the resume is not forced.
+        UserError: the run was started under other versions or threads, and the resume is not forced, or nothing says
+            under which.
     """
     checkpoints = Checkpoints(run.folder, run.hash)
     if not checkpoints.last.is_file():
         return 0
     step = int(checkpoints.read_last()["global_step"])
     origin = run.folder.read_provenance()
-    assert origin is not None  # written before the first checkpoint
-    before, now = origin.environment, environment()
+    before, now = {} if origin is None else origin.environment, environment()
     # In another number of processes each has another share of the machine's threads.
     processes = before.get("processes", 1)
     kept = ("versions", "threads", "device") if processes == world_size() else ("versions", "device")
+    if unknown := [key for key in kept if key not in before]:
+        raise UserError(
+            f"{run.folder.provenance_file} does not say under which {unknown[0]} the run was started: restore it, "
+            "or start anew with fresh=true"
+        )
     changed = [key for key in kept if before[key] != now[key]]
     if changed and run.config.resume != "force":
         raise UserError(

@@ -144,6 +144,8 @@ def test_what_killed_writers_left_is_cleared_and_nothing_else(tmp_path: Path, ac
     for name in kept:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
+    users = tmp_path / ".notes.20241129"
+    users.mkdir()
     for place in (tmp_path, tmp_path / "below"):
         if (child := os.fork()) == 0:
             action(place / "new")
@@ -153,6 +155,7 @@ def test_what_killed_writers_left_is_cleared_and_nothing_else(tmp_path: Path, ac
     assert len([*tmp_path.rglob(".new.*")]) == 2
     clear_unfinished(tmp_path)
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == kept
+    assert users.is_dir()
     assert not [*tmp_path.rglob(".new.*")]
 
 

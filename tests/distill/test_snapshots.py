@@ -167,9 +167,11 @@ def test_prune_leaves_what_is_to_be_kept(cache: SnapshotCache, tiny_encoder: Enc
 
 def test_prune_leaves_files_that_are_no_snapshots(cache: SnapshotCache, tiny_encoder: Encoder) -> None:
     save(cache, tiny_encoder, 1)
-    (cache.folder / "notes.txt").write_text("mine")
+    users = {"notes.txt", "step-1.safetensors", "step-00000001-copy.safetensors"}
+    for name in users:
+        (cache.folder / name).write_text("mine")
     cache.prune(())
-    assert [path.name for path in cache.folder.iterdir()] == ["notes.txt"]
+    assert {path.name for path in cache.folder.iterdir()} == users
 
 
 def test_prune_of_a_folder_that_is_not_there_yet_does_nothing(cache: SnapshotCache) -> None:

@@ -1,6 +1,7 @@
 """A run's folder: its state, its lock, and what its files say."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -91,6 +92,37 @@ def test_a_fresh_start_keeps_the_old_folder_aside(run: RunFolder) -> None:
         kept = RunFolder(run.path.with_name(f"s0.kept-{number}"))
         assert kept.state == "kept aside"
         assert kept.results_file.is_file()
+
+
+@pytest.mark.parametrize("deleted", [1, 2])
+def test_a_fresh_start_takes_a_number_above_all_there_are(run: RunFolder, deleted: int) -> None:
+    """Whichever kept folder was deleted by hand; the names beside the numbers are a user's."""
+    touch(run.path.with_name("s0.kept-thesis") / "notes.txt")
+    for number in (1, 2, 3):
+        touch(run.metrics_file)
+        run.metrics_file.write_text(str(number))
+        with run.held(fresh=True):
+            pass
+    shutil.rmtree(run.path.with_name(f"s0.kept-{deleted}"))
+    for number in (4, 5):
+        touch(run.metrics_file)
+        run.metrics_file.write_text(str(number))
+        with run.held(fresh=True):
+            pass
+    kept = {path.name: [one.name for one in path.iterdir()] for path in run.path.parent.glob("s0.kept-?")}
+    left = {1, 2, 3, 4, 5} - {deleted}
+    assert kept == {f"s0.kept-{number}": [run.metrics_file.name] for number in left}
+    for number in left:
+        assert (run.path.with_name(f"s0.kept-{number}") / run.metrics_file.name).read_text() == str(number)
+
+
+def test_holding_a_folder_deletes_no_hidden_folder_of_a_user(run: RunFolder) -> None:
+    own = {".notes.20241129/a", ".cache.old/b", "model/.git.abcd1234/c"}
+    for name in own:
+        touch(run.path / name)
+    with run.held():
+        pass
+    assert {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()} == own
 
 
 def test_runs_are_found_but_for_those_kept_aside(run: RunFolder, configure: Callable[..., Config]) -> None:

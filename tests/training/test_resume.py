@@ -1,5 +1,6 @@
 """A run that was stopped goes on as if it had not been."""
 
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -207,6 +208,21 @@ def test_a_missing_or_altered_best_stops_the_resume_before_it_trains(stopped: tu
     assert log.read_bytes() == before
     path.write_bytes(whole)
     assert train(config).status == "finished"
+
+
+@pytest.mark.parametrize("lost", ["file", "environment", "threads"])
+def test_a_resume_without_provenance_is_one_sentence(stopped: tuple[Config, Path], lost: str) -> None:
+    config, folder = stopped
+    path = folder / "provenance.json"
+    facts = json.loads(path.read_text())
+    path.unlink()
+    if lost == "environment":
+        path.write_text(json.dumps({**facts, "environment": {}}))
+    elif lost == "threads":
+        del facts["environment"]["threads"]
+        path.write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=r"provenance\.json .*: restore it, or start anew with fresh=true$"):
+        train(config)
 
 
 @pytest.mark.parametrize("key", ["format", "run"])
