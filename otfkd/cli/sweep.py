@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import logging
 import multiprocessing
+import secrets
 import shutil
 import signal
 import tempfile
@@ -16,7 +17,7 @@ from typing import Any, ClassVar
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from otfkd.base.errors import Interrupted, UserError, first_line
 from otfkd.base.files import write_text
@@ -30,6 +31,9 @@ _SLURM = ("hydra-submitit-launcher", "slurm")
 _PACKAGES = {
     "joblib": ("hydra-joblib-launcher", "joblib"), "slurm": _SLURM, "submitit_slurm": _SLURM, "submitit_local": _SLURM
 }  # fmt: skip
+
+# For the name of a sweep's folder; Hydra hands what was drawn on to the jobs.
+OmegaConf.register_new_resolver("otfkd.draw", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
 
 def check_launcher(overrides: Sequence[str], *, multirun: bool) -> None:
@@ -96,12 +100,13 @@ class SweepTask:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         self.swept = {override.key_or_group for override in parsed if override.is_sweep_override()}
         self.here = True
+        self.identity = secrets.token_hex(4)  # in the notes' names: a user may have named another sweep's folder
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "here": False}  # what is unpickled is in another process
 
     def __call__(self, composed: DictConfig) -> Any:
-        _note().unlink(missing_ok=True)  # of an earlier attempt, where Slurm queued the job again
+        self._note().unlink(missing_ok=True)  # of an earlier attempt, where Slurm queued the job again
         try:
             if not self.here:
                 log_to_terminal()
@@ -123,12 +128,16 @@ class SweepTask:
         own = [text for text in about.overrides.task if text.partition("=")[0].lstrip("+") in self.swept]
         job = " ".join(own) or f"job {about.job.num}"
         log.error("%s: %s", job, reason)
-        write_text(_note(), json.dumps({"job": job, "kind": kind, "reason": reason}))
+        write_text(self._note(), json.dumps({"job": job, "kind": kind, "reason": reason}))
 
+    def _note(self) -> Path:
+        about = HydraConfig.get()
+        return Path(about.runtime.output_dir) / f"failed-{self.identity}-{about.job.num}.json"
 
-def _note() -> Path:
-    about = HydraConfig.get()
-    return Path(about.runtime.output_dir) / f"failed-{about.job.num}.json"
+    def notes(self, folder: Path) -> list[dict[str, Any]]:
+        """What was noted of the jobs in a sweep's folder, in their order."""
+        found = folder.rglob(f"failed-{self.identity}-*.json")
+        return [json.loads(note.read_text()) for note in sorted(found, key=lambda path: int(path.stem.split("-")[2]))]
 
 
 _for_good = contextlib.ExitStack()
@@ -183,8 +192,7 @@ def run_sweep(start: Callable[[SweepTask], None], task: Callable[[DictConfig], A
             raise
         lost = first_line(error).rstrip(".")
         raise UserError(f"the process of a job was lost ({lost}): give the same command again to go on") from None
-    notes = sorted(Sweep.folder.glob("failed-*.json"), key=lambda path: int(path.stem.partition("-")[2]))
-    _raise([json.loads(note.read_text()) for note in notes])
+    _raise(job.notes(Sweep.folder))
 
 
 def _raise(notes: Sequence[dict[str, Any]]) -> None:

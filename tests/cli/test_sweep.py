@@ -1,5 +1,6 @@
 """Sweeps as a person starts them: whatever the launcher, the same runs, and a job that fails takes no other along."""
 
+import datetime
 import importlib.metadata
 import json
 import os
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import hydra.core.utils
 import pytest
 
 import otfkd.training.train
@@ -60,6 +62,35 @@ def test_a_fault_in_a_job_is_code_1_and_the_same_command_tries_that_job_again(
     assert re.findall(r"^(finished|skipped): .*/(s\d)$", again.out, re.MULTILINE) == [
         ("finished", "s0"), ("skipped", "s1"),
     ]  # fmt: skip
+
+
+def test_two_sweeps_of_one_second_share_no_folder(
+    otfkd_command: Command, overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> "Stopped":
+            return cls(2024, 11, 29, 12, 0, 0)
+
+    monkeypatch.setattr(hydra.core.utils, "datetime", Stopped)
+    for _ in range(2):
+        assert otfkd_command("train", "-m", *overrides, "dry_run=true", "seed=0,1").code == 0
+    folders = list((tmp_path / "runs" / "sweeps").iterdir())
+    assert len(folders) == 2
+    assert all(folder.name.startswith("2024-11-29_12-00-00") for folder in folders)
+
+
+@pytest.mark.parametrize("subdir", [".", "job-${hydra.job.num}"])
+def test_a_sweep_reads_its_own_notes_wherever_they_are(
+    otfkd_command: Command, overrides: list[str], tmp_path: Path, subdir: str
+) -> None:
+    """Two sweeps in a folder that a user named: neither hears of the other's failed jobs, nor misses its own."""
+    command = ["train", "-m", *overrides, "dry_run=true", f"hydra.sweep.dir={tmp_path / 'here'}"]
+    command.append(f"hydra.sweep.subdir={subdir}")
+    failed = otfkd_command(*command, "objective.kd_weight=0,1")
+    assert failed.code == 2
+    assert "1 jobs failed (objective.kd_weight=1: " in failed.err.splitlines()[-1]
+    assert otfkd_command(*command, "seed=0").code == 0
 
 
 @pytest.mark.parametrize(
