@@ -78,7 +78,7 @@ def tokenize(
         return slow
     # The library itself: what transformers wraps around it takes a third of the time.
     backend.no_padding()
-    backend.enable_truncation(max_length)
+    backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
     try:
         return [encoding.ids for encoding in backend.encode_batch_fast(texts)]
     finally:
@@ -95,7 +95,10 @@ def fingerprint_tokenizer(tokenizer: PreTrainedTokenizerBase, prompt: str = "") 
     """A hash of how a tokenizer reads a few telling sentences, of its whole vocabulary and of the prompt."""
     probe = tokenizer(["Hello, WORLD! naïve café", "a\u2028b \x0c\ufeffc", "unaffable 12,345.67 😀"])["input_ids"]
     vocabulary = sorted(tokenizer.get_vocab().items())
-    return sha256_bytes([type(tokenizer).__name__.encode(), json.dumps([probe, vocabulary]).encode(), prompt.encode()])
+    cut = [] if tokenizer.truncation_side == "right" else [b"cut on the left"]
+    return sha256_bytes(
+        [type(tokenizer).__name__.encode(), json.dumps([probe, vocabulary]).encode(), prompt.encode(), *cut]
+    )
 
 
 def token_cache(

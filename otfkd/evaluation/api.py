@@ -15,6 +15,7 @@ from otfkd.evaluation.encode import encode
 from otfkd.evaluation.scoring import announce_override, score_model
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import find_model, load_encoder
+from otfkd.models.saved import saved_length
 from otfkd.runs.rows import Row
 
 
@@ -23,6 +24,7 @@ class SentenceEncoder:
 
     Args:
         encoder: backbone, tokenizer and pooler.
+        length: tokens read of a sentence unless another number is asked for; as many as the model can by default.
 
     Example::
 
@@ -32,15 +34,16 @@ class SentenceEncoder:
         (True, (384,))
     """
 
-    def __init__(self, encoder: Encoder):
+    def __init__(self, encoder: Encoder, length: int | None = None):
         self.encoder = encoder
+        self.length = encoder.reading_length(length)
 
     def encode(
         self,
         sentences: str | Iterable[str],
         *,
         batch_size: int = 64,
-        max_length: int = 128,
+        max_length: int | None = None,
         normalize: bool = False,
         progress: bool = False,
         device: str | None = None,
@@ -50,7 +53,8 @@ class SentenceEncoder:
         Args:
             sentences: n of them, in whatever can be iterated over, or one.
             batch_size: sentences a batch; it does not change the result.
-            max_length: tokens read of a sentence.
+            max_length: tokens read of a sentence; by default as many as are saved with the model (`max_seq_length`),
+                or else as its tokenizer says, and never more than the model has positions for.
             normalize: scale to unit length.
             progress: show a bar on stderr.
             device: for instance "cuda": move the model there first, to stay; where it is by default.
@@ -80,7 +84,7 @@ class SentenceEncoder:
                 self.encoder,
                 texts,
                 batch_size=batch_size,
-                max_length=max_length,
+                max_length=self.length if max_length is None else max_length,
                 advance=lambda done: bar.advance(task, done),
             )
         if normalize:
@@ -147,4 +151,4 @@ def load(path_or_id: str, *, pooler: Pooler | None = None, device: str | None = 
     folder = find_model(path_or_id)
     announce_override(folder, pooler)
     encoder = load_encoder(folder, pooler)
-    return SentenceEncoder(encoder if device is None else encoder.to(device))
+    return SentenceEncoder(encoder if device is None else encoder.to(device), saved_length(folder))

@@ -76,6 +76,10 @@ class Encoder(nn.Module):
         """Tokens that can be read of a sentence: what the tokenizer says, as far as there are positions."""
         return min(int(self.tokenizer.model_max_length), self.positions)
 
+    def reading_length(self, saved: int | None) -> int:
+        """Tokens to read of a sentence: those saved with the model, else the longest; no more than have positions."""
+        return self.longest if saved is None else min(saved, self.positions)
+
     @property
     def input_hash(self) -> str:
         """A hash of how text becomes tokens: encoders with the same one can share a batch."""

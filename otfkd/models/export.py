@@ -33,13 +33,16 @@ def write_encoder(encoder: Encoder, folder: Path, max_length: int, prompts: Mapp
     Args:
         encoder: what to write.
         folder: holds nothing yet.
-        max_length: tokens read of a sentence.
+        max_length: tokens read of a sentence, as far as there are positions for them.
         prompts: by name, beside the one that the encoder puts before every sentence.
     """
-    layered = _layer_weights(encoder)
+    layered, max_length = _layer_weights(encoder), encoder.reading_length(max_length)
     with quiet():
         encoder.backbone.save_pretrained(folder)
     encoder.tokenizer.save_pretrained(folder)
+    # Whoever reads the folder without sentence-transformers is to cut there too.
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    _json(folder / "tokenizer_config.json", {**settings, "model_max_length": max_length})
     modules = [("", "Transformer")]
     if layered is not None:
         # sentence-transformers averages layers in a module of its own; it sees them only if the backbone returns them.

