@@ -85,16 +85,26 @@ class _Spread(torch.autograd.Function):
 
 def enable_packing(backbone: PreTrainedModel) -> None:
     """Let a backbone read packed batches, if its architecture is known to; padded ones it reads as before."""
-    if backbone.config.model_type in _POSITIONS_AFTER_PADDING:
+    config = backbone.config
+    # A decoder's tokens do not see the ones after them, which attention sentence by sentence does not mind.
+    if config.model_type in _POSITIONS_AFTER_PADDING and not config.is_decoder:
         backbone.set_attn_implementation(_ATTENTION)
         enable_fast_dropout(backbone)
         last = backbone.get_submodule("encoder.layer")[-1]  # type: ignore[index]
         last.forward = MethodType(_last_layer, last)
 
 
+def disable_packing(backbone: PreTrainedModel) -> None:
+    """Read padded batches from now on."""
+    backbone.set_attn_implementation("sdpa")
+
+
 @contextlib.contextmanager
 def only_padded(backbone: PreTrainedModel) -> Iterator[None]:
     """Read padded batches as such, for what follows every operation, as the export of a graph."""
+    if not packs(backbone):
+        yield
+        return
     before = backbone.config._attn_implementation
     backbone.set_attn_implementation("sdpa")
     try:
@@ -114,17 +124,26 @@ def read_packed(backbone: PreTrainedModel, tokens: Tokens, *, layered: bool, fir
     With `first_only` those of each sentence's first token in the last layer, (B, 1, d).
     """
     packing = Packing.of(tokens.attention_mask, first_only=first_only)
-    config = backbone.config
-    first = config.pad_token_id + 1 if _POSITIONS_AFTER_PADDING[config.model_type] else 0
     output = backbone(
         input_ids=packing.pack(tokens.input_ids)[None],
-        position_ids=packing.pack(tokens.attention_mask.cumsum(1) - 1 + first)[None],
+        position_ids=packing.pack(_positions(backbone, tokens))[None],
         output_hidden_states=layered,
         packing=packing,
     )
     if first_only:
         return [output.last_hidden_state.transpose(0, 1)]
     return [packing.pad(hidden[0]) for hidden in (output.hidden_states if layered else [output.last_hidden_state])]
+
+
+def _positions(backbone: PreTrainedModel, tokens: Tokens) -> Tensor:
+    """(B, L) positions as transformers counts them."""
+    config = backbone.config
+    if not _POSITIONS_AFTER_PADDING[config.model_type]:
+        return tokens.attention_mask.cumsum(1) - 1
+    # By id, not by mask: a tokenizer may pad with another id than the config says, or a text may name the padding.
+    padding = int(config.pad_token_id)
+    counted = tokens.input_ids.ne(padding).long()
+    return counted.cumsum(1) * counted + padding
 
 
 def _last_layer(layer: nn.Module, hidden: Tensor, *others: Any, packing: Packing | None = None, **more: Any) -> Tensor:

@@ -5,18 +5,19 @@ import importlib.metadata
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
 from otfkd.base.errors import UserError, first_line
 from otfkd.base.hashing import fingerprint_folder, sha256_bytes, sha256_file
 from otfkd.config.sections import Pooler
+from otfkd.models.architecture import load_config
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.packing import enable_packing
+from otfkd.models.probe import probe
 from otfkd.models.saved import normalizes, pools_prompt, saved_dense, saved_prompt
 from otfkd.models.saved import saved_pooler as saved_pooler  # finding, loading and this are asked for together
 from otfkd.models.tokenizer import load_tokenizer
@@ -112,12 +113,12 @@ def load_encoder(
 
     Raises:
         UserError: unreadable files, a tokenizer that is not the model's, no pooler known, more layers than there are,
-            or a pooler without trained weights.
+            a pooler without trained weights, or a model that cannot be run.
     """
     chosen = pooler or saved_pooler(folder)
     if chosen is None:
         raise UserError(f"{folder} says nothing of its pooler: name it, as model.pooler=mean or --pooler mean does")
-    config = _config(folder)
+    config = load_config(folder)
     if layers is not None:
         if layers > config.num_hidden_layers:
             raise UserError(
@@ -150,19 +151,12 @@ def load_encoder(
             f"the tokenizer in {folder} has ids up to {most} and the model {rows} embeddings: give it its own"
         )
     head = _head(folder, config.hidden_size, train=train) if chosen == "cls_head" else None
-    return Encoder(
+    encoder = Encoder(
         backbone, tokenizer, chosen, head, prompt=saved_prompt(folder), pool_prompt=pools_prompt(folder),
         normalize=pooler is None and not train and normalizes(folder),
     ).eval()  # fmt: skip
-
-
-def _config(folder: Path) -> Any:
-    try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # as above
-        raise UserError(
-            f"{folder}/config.json cannot be used ({first_line(error)}): give a model that transformers knows"
-        ) from None
+    probe(encoder, folder)
+    return encoder
 
 
 def _head(folder: Path, width: int, *, train: bool) -> Head:

@@ -1,0 +1,36 @@
+"""What a config.json asks for: honoured, put right where only the form of an answer is concerned, or refused."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from otfkd.base.errors import UserError, first_line
+
+INSTEAD = "take an encoder such as BERT, RoBERTa or ModernBERT, or a decoder such as Qwen3"
+# These change what a model hands out or how it divides its work, and no number of any embedding.
+_FORM = {"chunk_size_feed_forward": 0, "output_attentions": False}
+
+
+def load_config(folder: Path) -> Any:
+    """The config of a model that is to be read here.
+
+    Raises:
+        UserError: transformers does not know the model, or no longer computes what the config asks for.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises many kinds for files that are not what they should be
+        raise UserError(
+            f"{folder}/config.json cannot be used ({first_line(error)}): give a model that transformers knows"
+        ) from None
+    for key, value in _FORM.items():
+        if hasattr(config, key):
+            setattr(config, key, value)
+    positions = getattr(config, "position_embedding_type", None) or "absolute"
+    if positions != "absolute" and not hasattr(type(config), "position_embedding_type"):
+        raise UserError(
+            f"{folder}/config.json asks for {positions} positions, which transformers no longer computes for "
+            f"{config.model_type}: take a model with absolute ones"
+        )
+    return config
