@@ -9,7 +9,7 @@ from otfkd.base.errors import UserError, first_line
 
 INSTEAD = "take an encoder such as BERT, RoBERTa or ModernBERT, or a decoder such as Qwen3"
 # These change what a model hands out or how it divides its work, and no number of any embedding.
-_FORM = {"chunk_size_feed_forward": 0, "output_attentions": False}
+_FORM = {"chunk_size_feed_forward": 0, "output_attentions": False, "return_dict": True}
 
 
 def load_config(folder: Path) -> Any:

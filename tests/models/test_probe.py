@@ -94,7 +94,7 @@ def test_what_packing_would_compute_otherwise_is_read_with_its_padding(
 @pytest.mark.parametrize(
     "switch",
     [
-        {"is_decoder": True}, {"chunk_size_feed_forward": 4}, {"output_attentions": True},
+        {"is_decoder": True}, {"chunk_size_feed_forward": 4}, {"return_dict": False}, {"output_attentions": True},
         {"output_hidden_states": True}, {"use_cache": False}, {"hidden_act": "relu"}, {"layer_norm_eps": 0.5},
         {"add_cross_attention": True, "is_decoder": True}, {"tie_word_embeddings": False}, {"type_vocab_size": 2},
         {"attn_implementation": "eager"}, {"torchscript": True}, {"is_encoder_decoder": True},
