@@ -65,9 +65,8 @@ class Distillation(TrainingModule):
             self.mlm.train()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        # Each batch has random streams of its own, so neither evaluation nor a resume can shift them.
         seed, own = self.config.seed, (rank(),) if rank() else ()
-        torch.manual_seed(derived_seed(seed, "dropout", batch_idx, *own))
+        self.draw_from("dropout", batch_idx, *own)
         shuffle = torch.Generator().manual_seed(derived_seed(seed, "group_p", batch_idx))
         mask = torch.Generator().manual_seed(derived_seed(seed, "mlm", batch_idx, *own))
         config, twice = self.config.objective, batch.student.twice()

@@ -12,6 +12,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 
 from otfkd.base.errors import DivergenceError
+from otfkd.base.hashing import derived_seed
 from otfkd.base.processes import all_gather_object, any_process
 from otfkd.config.schema import Config
 from otfkd.data.collate import Batch, LabelledBatch
@@ -54,6 +55,13 @@ class TrainingModule(L.LightningModule, ABC):
         self.student.train()
         if self.head is not None:
             self.head.train()
+
+    def draw_from(self, *stream: int | str) -> None:
+        """Let torch's next random numbers come from a stream of their own.
+
+        Each batch has one, so neither evaluation nor a resume can shift them.
+        """
+        torch.manual_seed(derived_seed(self.config.seed, *stream))
 
     def project(self, pooled: Tensor) -> Tensor:
         """The vector the losses see, (B, d): through the head, where there is one."""

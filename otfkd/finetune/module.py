@@ -1,9 +1,7 @@
 """The LightningModule of fine-tuning: a student that learns from labelled examples, without a teacher."""
 
-import torch
 from torch import Tensor, nn
 
-from otfkd.base.hashing import derived_seed
 from otfkd.config.schema import Config
 from otfkd.data.collate import LabelledBatch
 from otfkd.data.labelled import CLASSES
@@ -32,12 +30,11 @@ class FineTuning(TrainingModule):
         self.losses: list[Tensor] = []  # of the micro-batches since the last optimizer step
         self.classifier: nn.Linear | None = None
         if config.objective.supervised == "softmax":
-            torch.manual_seed(derived_seed(config.seed, "classifier"))
+            self.draw_from("classifier")
             self.classifier = nn.Linear(3 * student.width, len(CLASSES))
 
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
-        # Each batch has random streams of its own, so neither evaluation nor a resume can shift them.
-        torch.manual_seed(derived_seed(self.config.seed, "dropout", batch_idx))
+        self.draw_from("dropout", batch_idx)
         embeddings = in_chunks(self.student, batch.tokens, self.config.trainer.chunk)
         first, second, *third = self.project(embeddings).chunk(batch.columns)
         loss = self.loss(first, second, third, batch.labels)
