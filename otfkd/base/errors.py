@@ -10,7 +10,16 @@ class UserError(Exception):
 
 
 class DivergenceError(UserError):
-    """Numbers of a model in training are no longer finite, or no longer differ."""
+    """Numbers of a model in training are no longer finite, or no longer differ.
+
+    Args:
+        told: what, and where.
+        of_a_step: whether the run could go on without the optimizer step that it is of.
+    """
+
+    def __init__(self, told: str, *, of_a_step: bool = False):
+        super().__init__(told)
+        self.of_a_step = of_a_step
 
 
 # What a machine refuses, whatever asks for it.

@@ -21,7 +21,8 @@ def explain_divergence(driver: RunDriver) -> Iterator[None]:
         kept = "no checkpoint was written before"
         if checkpoints.last.is_file():
             kept = f"the last good checkpoint is {checkpoints.last}, of step {checkpoints.read_last()['global_step']}"
+        left_out = ", or leave such steps out with trainer.on_nonfinite=skip" if error.of_a_step else ""
         raise UserError(
             f"training diverged after step {driver.step}: {error}; {kept}: lower optimizer.lr or raise the "
-            "objective's temperatures, or leave such steps out with trainer.on_nonfinite=skip"
+            f"objective's temperatures{left_out}"
         ) from error

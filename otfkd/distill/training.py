@@ -89,7 +89,7 @@ class TrainingModule(L.LightningModule, ABC):
         """Make the optimizer step to come change nothing, where that is wanted and of use."""
         sound = all(bool(weight.isfinite().all()) for weight in parameters)  # or no loss to come is finite either
         if self.config.trainer.on_nonfinite == "stop" or not sound:
-            raise DivergenceError(told)
+            raise DivergenceError(told, of_a_step=sound)
         for weight in parameters:
             weight.grad = None
         self.skipped += 1

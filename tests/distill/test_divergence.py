@@ -218,6 +218,36 @@ def test_weights_that_break_in_their_last_update_are_told_at_the_evaluation(
         train(configure(SKIP))
 
 
+ADVICE = "lower optimizer.lr or raise the objective's temperatures"
+
+
+def collapse(encoder: Any, *given: Any) -> float:
+    """Make every sentence the same, and have it scored."""
+    with torch.no_grad():
+        for module in encoder.modules():
+            if isinstance(module, torch.nn.LayerNorm):
+                module.weight.zero_()
+                module.bias.fill_(0.5)
+    return dev_score(encoder, *given)
+
+
+@pytest.mark.parametrize("keys", [(), (SKIP,)])
+def test_of_embeddings_that_collapsed_there_is_no_step_to_leave_out(
+    configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, keys: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(otfkd.training.train, "dev_score", collapse)
+    with pytest.raises(UserError, match=rf"diverged after step 3: .*embeddings collapsed; no checkpoint .*: {ADVICE}$"):
+        train(configure(*keys))
+
+
+@pytest.mark.parametrize("keys", [(), (SKIP,)])
+def test_of_weights_that_are_not_finite_there_is_no_step_to_leave_out(
+    configure: Callable[..., Config], keys: tuple[str, ...]
+) -> None:
+    with pytest.raises(UserError, match=rf"diverged after step 1: .*: {ADVICE}$"):
+        train(configure(*keys, "optimizer.lr=1e39", "evaluation.every=null"))
+
+
 def test_a_model_of_weights_that_are_not_finite_is_refused_by_name(tmp_path: Path) -> None:
     from otfkd.config.composition import compose, prepare_overrides
     from otfkd.config.schema import EvaluateConfig
