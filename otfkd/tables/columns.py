@@ -1,6 +1,7 @@
 """What a table shows of a run: the scores of one seed, by column."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Literal
 
 from otfkd.base.errors import UserError
@@ -27,6 +28,14 @@ def score_columns(row: Row, kind: Literal["sts", "transfer"]) -> dict[str, float
         raise UserError(f"the row of {row.name} was scored by the fast protocol, for prototypes: score it with full")
     tasks = {task: scores[metric] for task, scores in row.scores.items()}
     return {**tasks, AVERAGE: row.average} if len(tasks) > 1 else tasks
+
+
+def average_of_scores(row: Row) -> float | None:
+    """The mean of a row's own scores, each rounded first as in scoring; None for tasks that no table shows."""
+    for metric in ("all", "accuracy"):
+        if all(metric in scores for scores in row.scores.values()):
+            return fmean(round(scores[metric], 2) for scores in row.scores.values())
+    return None
 
 
 def known_cost(row: Row) -> Cost:

@@ -1,5 +1,6 @@
 """From result rows alone to a table: mean and spread over seeds, what beats the baseline, and what must be said."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,9 +10,11 @@ import numpy as np
 from otfkd.base.errors import UserError
 from otfkd.evaluation.significance import ALPHA, alike, holm, paired_t
 from otfkd.runs.rows import Row
-from otfkd.tables.columns import COSTS, cost_columns, score_columns
+from otfkd.tables.columns import COSTS, average_of_scores, cost_columns, score_columns
 from otfkd.tables.definition import RowSpec, TableSpec, profile_note
 from otfkd.tables.table import Cell, Line, Part, Table
+
+_LAST_DIGITS = 1e-6  # in which a mean may differ by the order it is added up in
 
 # Result rows of each table row, one a seed.
 Measured = Mapping[str, Sequence[Row]]
@@ -53,6 +56,7 @@ def _check(spec: TableSpec, profile: str, measured: Mapping[str | None, Measured
                     "make the table again"
                 )
             _check_seeds(spec, name, rows)
+            _check_averages(spec, name, rows)
     _check_alike(spec, [row for part in measured.values() for rows in part.values() for row in rows])
 
 
@@ -63,6 +67,17 @@ def _check_seeds(spec: TableSpec, name: str, rows: Sequence[Row]) -> None:
         raise UserError(f"row {name} of '{spec.title}' was given seed {seed} twice: make the table again")
     if len({row.config_hash for row in rows}) > 1:
         raise UserError(f"row {name} of '{spec.title}' was given seeds of different configs: make the table again")
+
+
+def _check_averages(spec: TableSpec, name: str, rows: Sequence[Row]) -> None:
+    """Refuse an average that is of other scores than those beside it."""
+    for row in rows:
+        own = average_of_scores(row)
+        if own is not None and not math.isclose(row.average, own, rel_tol=0, abs_tol=_LAST_DIGITS):
+            raise UserError(
+                f"row {name} of '{spec.title}' has the average {row.average:.6f} with seed {row.seed}, and its scores "
+                f"make {own:.6f}: restore its results, or make the table again"
+            )
 
 
 def _check_alike(spec: TableSpec, rows: Sequence[Row]) -> None:

@@ -21,7 +21,8 @@ def make_row(all_scores: dict[str, float] | None = None, **changes: Any) -> Row:
         "name": "simcse", "seed": 0, "split": "test", "checkpoint": "selected", "step": 9, "generation": 2,
         "pooler": "cls",
         "scores": {task: {"all": score, "mean": score, "wmean": score, "pairs": 12} for task, score in found.items()},
-        "average": sum(found.values()) / len(found), "protocol": "cosine, 128 tokens", "suite": "tiny",
+        "average": sum(round(score, 2) for score in found.values()) / len(found),
+        "protocol": "cosine, 128 tokens", "suite": "tiny",
         "suite_sha256": "5" * 64, "weights_sha256": "abcdef01" * 8, "config_hash": "0123456789",
         "teacher_sha256": None, "environment": ENVIRONMENT,
     }  # fmt: skip

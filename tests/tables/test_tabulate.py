@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import t as student
 
 from otfkd.base.errors import UserError
+from otfkd.evaluation.transfer import PROTOCOLS
 from otfkd.runs.rows import Row
 from otfkd.tables.columns import COSTS
 from otfkd.tables.table import Table
@@ -43,6 +44,30 @@ def test_the_average_column_is_the_mean_of_the_rows_averages() -> None:
     made = table({"simcse": rows})
     assert made.columns == ("STS12", "STS-B", "average")
     assert shown(made)["SimCSE"] == ["62.00 ± 2.83", "71.00 ± 1.41", "66.50 ± 2.12"]
+
+
+@pytest.mark.parametrize("kind", ["sts", "cost"])
+@pytest.mark.parametrize("average", [65.01, 65.0067, 0.0])
+def test_an_average_that_is_not_of_its_rows_scores_is_refused_by_name(kind: str, average: float) -> None:
+    scores = {"STS12": 60.004, "STS-B": 70.004}  # rounded first, as scoring does
+    rows = [make_row(scores, cost=make_cost()), make_row(scores, cost=make_cost(), seed=1, average=average)]
+    told = (
+        rf"^row simcse of 'Title' has the average {average:.6f} with seed 1, and its scores make 65\.000000: "
+        "restore its results, or make the table again$"
+    )
+    with pytest.raises(UserError, match=told):
+        table({"simcse": rows}, kind=kind)
+
+
+@pytest.mark.parametrize("average", [83.0, 82.9])
+def test_accuracies_have_an_average_too(average: float) -> None:
+    scores = {task: {"accuracy": accuracy, "n": 9.0} for task, accuracy in (("MR", 80.0), ("CR", 86.0))}
+    row = make_row(scores=scores, average=average, protocol=PROTOCOLS["full"].description, suite="transfer")
+    if average == 83.0:
+        assert shown(table({"simcse": [row]}, kind="transfer"))["SimCSE"][-1] == "83.00"
+    else:
+        with pytest.raises(UserError, match=r"row simcse of 'Title' has the average 82\.900000 with seed 0"):
+            table({"simcse": [row]}, kind="transfer")
 
 
 def test_one_task_needs_no_average() -> None:
