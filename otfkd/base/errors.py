@@ -53,6 +53,22 @@ def refusals_as_user_errors() -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def exits_as_errors() -> Iterator[None]:
+    """Make an error of an exit in the midst of a job: it would end the command, a whole sweep, as if all were done.
+
+    Raises:
+        KeyboardInterrupt: Lightning exits so when it is interrupted, without a word.
+        RuntimeError: in the place of any other SystemExit.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt("stopped at once; the same command goes on from the last checkpoint") from None
+        raise RuntimeError(f"exited by itself with code {error.code}") from error
+
+
 class Interrupted(BaseException):
     """A signal asked the run to stop; it saved and can be resumed (exit code 130).
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from otfkd.base.errors import Interrupted, UserError, first_line, refusals_as_user_errors
+from otfkd.base.errors import Interrupted, UserError, exits_as_errors, first_line, refusals_as_user_errors
 from otfkd.base.logs import log_to_terminal
 from otfkd.base.signals import signals_interrupt
 from otfkd.config.composition import conf_dir, prepare_overrides
@@ -51,7 +51,8 @@ def _hydra(task: Callable[[DictConfig], Any], config_name: str, schema: type[Roo
     @functools.wraps(task)
     def alone(composed: DictConfig) -> None:
         try:
-            task(composed)
+            with exits_as_errors():
+                task(composed)
         except Exception as error:  # raised below: Hydra would put a line of its own before our sentence
             failures.append(error)
 

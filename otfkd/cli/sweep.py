@@ -10,16 +10,18 @@ import secrets
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from otfkd.base.errors import Interrupted, UserError, first_line
+from otfkd.base.errors import Interrupted, UserError, exits_as_errors, first_line
 from otfkd.base.files import write_text
 from otfkd.base.logs import log_to_terminal
 from otfkd.base.signals import stop_flag
@@ -31,6 +33,7 @@ _SLURM = ("hydra-submitit-launcher", "slurm")
 _PACKAGES = {
     "joblib": ("hydra-joblib-launcher", "joblib"), "slurm": _SLURM, "submitit_slurm": _SLURM, "submitit_local": _SLURM
 }  # fmt: skip
+_NAMED = 5  # of the jobs that a sentence counts
 
 # For the name of a sweep's folder; Hydra hands what was drawn on to the jobs.
 OmegaConf.register_new_resolver("otfkd.draw", lambda: secrets.token_hex(3), use_cache=True, replace=True)
@@ -77,12 +80,22 @@ def frozen(groups: Path, overrides: Sequence[str]) -> Iterator[Path]:
 
 
 class Sweep(Callback):
-    """Learns from Hydra which folder a sweep has, which nobody else is told before a job begins."""
+    """Learns from Hydra which folder a sweep has, which nobody else is told before a job begins, and which jobs.
 
-    folder: ClassVar[Path]
+    Attributes:
+        jobs: the overrides of each job, in order; unknown where a sweeper thinks of them one after the other.
+    """
+
+    folder: ClassVar[Path | None] = None
+    jobs: ClassVar[Sequence[Sequence[str]]] = ()
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         Sweep.folder = Path(config.hydra.sweep.dir)
+        sweeper = config.hydra.sweeper
+        if sweeper._target_.endswith(".BasicSweeper"):
+            parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+            given = [*(f"{key}={value}" for key, value in (sweeper.params or {}).items()), *config.hydra.overrides.task]
+            (Sweep.jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(given), None)
         if "submitit_folder" in config.hydra.launcher:
             log.info("what the jobs say is in %s", Path(config.hydra.launcher.submitit_folder).parent)
 
@@ -90,7 +103,8 @@ class Sweep(Callback):
 class SweepTask:
     """A task as one job of a sweep, in the command's own process or in another one, on another machine perhaps.
 
-    What ends it is noted in the sweep's folder rather than raised: launchers would give up the other jobs.
+    What ends it is noted in the sweep's folder rather than raised: launchers would give up the other jobs. That it
+    began is noted too, for a process may be lost without a word.
     """
 
     def __init__(self, task: Callable[[DictConfig], Any], overrides: Sequence[str]):
@@ -106,38 +120,47 @@ class SweepTask:
         return {**self.__dict__, "here": False}  # what is unpickled is in another process
 
     def __call__(self, composed: DictConfig) -> Any:
-        self._note().unlink(missing_ok=True)  # of an earlier attempt, where Slurm queued the job again
+        self._write("begun")
         try:
             if not self.here:
                 log_to_terminal()
                 if self.launcher == "joblib" and _told_to_stop()():
                     raise Interrupted("not begun, because a signal came")
-            return self.task(composed)
+            with exits_as_errors():
+                result = self.task(composed)
+            self._write("done")
+            return result
         except (Interrupted, KeyboardInterrupt) as error:
+            self._write("interrupted", "" if self.here else str(error))
             if self.here:
                 raise
-            self._write("interrupted", str(error))
         except UserError as error:
             self._write("users", str(error))
         except Exception as error:
             self._write("ours", f"{type(error).__name__}: {error}")
         return None
 
-    def _write(self, kind: str, reason: str) -> None:
+    def _write(self, kind: str, reason: str = "") -> None:
         about = HydraConfig.get()
-        own = [text for text in about.overrides.task if text.partition("=")[0].lstrip("+") in self.swept]
-        job = " ".join(own) or f"job {about.job.num}"
-        log.error("%s: %s", job, reason)
-        write_text(self._note(), json.dumps({"job": job, "kind": kind, "reason": reason}))
+        job = self._name(about.overrides.task, about.job.num)
+        if reason:
+            log.error("%s: %s", job, reason)
+        note = Path(about.runtime.output_dir) / f"job-{self.identity}-{about.job.num}.json"
+        write_text(note, json.dumps({"job": job, "kind": kind, "reason": reason}))
 
-    def _note(self) -> Path:
-        about = HydraConfig.get()
-        return Path(about.runtime.output_dir) / f"failed-{self.identity}-{about.job.num}.json"
+    def _name(self, overrides: Sequence[str], number: int) -> str:
+        own = [text for text in overrides if text.partition("=")[0].lstrip("+") in self.swept]
+        return " ".join(own) or f"job {number}"
 
-    def notes(self, folder: Path) -> list[dict[str, Any]]:
-        """What was noted of the jobs in a sweep's folder, in their order."""
-        found = folder.rglob(f"failed-{self.identity}-*.json")
-        return [json.loads(note.read_text()) for note in sorted(found, key=lambda path: int(path.stem.split("-")[2]))]
+    def states(self) -> list[dict[str, Any]]:
+        """What is known of each job of the sweep, in order."""
+        unknown = {
+            number: {"job": self._name(overrides, number), "kind": "new", "reason": "never begun"}
+            for number, overrides in enumerate(Sweep.jobs)
+        }
+        notes = () if Sweep.folder is None else Sweep.folder.rglob(f"job-{self.identity}-*.json")
+        noted = {int(note.stem.rpartition("-")[2]): json.loads(note.read_text()) for note in notes}
+        return [state for _, state in sorted({**unknown, **noted}.items())]
 
 
 _for_good = contextlib.ExitStack()
@@ -184,23 +207,36 @@ def run_sweep(start: Callable[[SweepTask], None], task: Callable[[DictConfig], A
         Interrupted: jobs were interrupted.
     """
     job = SweepTask(task, overrides)
+    Sweep.folder, Sweep.jobs = None, ()
     try:
         with _passing_on() if job.launcher == "joblib" else contextlib.nullcontext():
             start(job)
+    except (Interrupted, KeyboardInterrupt) as error:
+        raise Interrupted("; ".join([str(error) or "interrupted", *_unfinished(job.states())])) from error
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in ("joblib", "submitit"):
             raise
-        lost = first_line(error).rstrip(".")
+        lost = "; ".join([first_line(error).rstrip("."), *_unfinished(job.states())])
         raise UserError(f"the process of a job was lost ({lost}): give the same command again to go on") from None
-    _raise(job.notes(Sweep.folder))
+    _raise(job.states())
 
 
-def _raise(notes: Sequence[dict[str, Any]]) -> None:
-    by_kind = {kind: [note for note in notes if note["kind"] == kind] for kind in ("interrupted", "ours", "users")}
-    if by_kind["interrupted"]:
-        raise Interrupted(f"{len(by_kind['interrupted'])} jobs were interrupted; the same command goes on from there")
-    if not notes:
+def _unfinished(states: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Which jobs have no end, where the whole sweep was broken off."""
+    for kind, told in (("begun", "did not end"), ("new", "were not begun")):
+        if names := [state["job"] for state in states if state["kind"] == kind]:
+            more = [f"and {len(names) - _NAMED} more"] if len(names) > _NAMED else []
+            yield f"{len(names)} jobs {told} ({'; '.join([*names[:_NAMED], *more])})"
+
+
+def _raise(states: Sequence[Mapping[str, Any]]) -> None:
+    """Raise what the ends of the jobs add up to; one without an end is a failure of ours."""
+    kinds = [state["kind"] for state in states]
+    if interrupted := kinds.count("interrupted"):
+        raise Interrupted(f"{interrupted} jobs were interrupted; the same command goes on from there")
+    failed = [state for state in states if state["kind"] != "done"]
+    if not failed:
         return
-    listed = "; ".join(f"{note['job']}: {note['reason']}" for note in notes)
-    sentence = f"{len(notes)} jobs failed ({listed}); the same command tries them again"
-    raise RuntimeError(sentence) if by_kind["ours"] else UserError(sentence)
+    listed = "; ".join(f"{state['job']}: {state['reason'] or 'its process was lost'}" for state in failed)
+    sentence = f"{len(failed)} jobs failed ({listed}); the same command tries them again"
+    raise UserError(sentence) if {state["kind"] for state in failed} == {"users"} else RuntimeError(sentence)

@@ -189,6 +189,8 @@ def _process(
         log_to_terminal()
     try:
         answers.put((number, task(config)))
+    except KeyboardInterrupt as error:  # torch ends the process without a word
+        answers.put((number, Interrupted(str(error) or "interrupted")))
     except (UserError, Interrupted) as error:
         answers.put((number, error))
         if isinstance(error, UserError):

@@ -10,7 +10,7 @@ from typing import Literal
 import lightning as L
 import torch
 
-from otfkd.base.errors import UserError, refusals_as_user_errors
+from otfkd.base.errors import UserError, exits_as_errors, refusals_as_user_errors
 from otfkd.base.hashing import derived_seed
 from otfkd.base.logs import logging_to
 from otfkd.base.memory import release_memory
@@ -88,7 +88,7 @@ def train(config: Config) -> TrainResult:
     """
     if not join(config):
         return launch(train, config)
-    with process_settings(config), first_process_speaks(), refusals_as_user_errors():
+    with process_settings(config), first_process_speaks(), refusals_as_user_errors(), exits_as_errors():
         try:
             return _plan_and_train(config)
         finally:

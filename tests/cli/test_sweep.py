@@ -6,9 +6,7 @@ import json
 import os
 import re
 import signal
-import subprocess
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +17,9 @@ import otfkd.training.train
 from otfkd.evaluation.scoring import score_rows
 from otfkd.runs.folder import RunFolder
 from otfkd.runs.rows import read_rows
-from tests.support.commands import Command, assert_refused, finish, start
+from tests.support.commands import Command, assert_refused, finish, start, states, wait_for
 
 ONE_STEP = ("trainer.max_steps=1", "evaluation.every=null")
-
-
-def states(otfkd_command: Command, runs: Path) -> list[tuple[str, str]]:
-    listed = (line.split() for line in otfkd_command("runs", runs).out.splitlines())
-    return [(state, Path(folder).name) for state, folder in listed]
 
 
 @pytest.mark.parametrize("batches", [(), ("hydra.sweeper.max_batch_size=1",)], ids=["at once", "in batches"])
@@ -182,13 +175,6 @@ def test_no_job_enters_a_folder_that_another_process_holds(real: list[str], tmp_
     assert states(here, tmp_path / "runs") == [("finished", "s1")]
     assert here(*command).code == 0
     assert states(here, tmp_path / "runs") == [("finished", "s0"), ("finished", "s1")]
-
-
-def wait_for(condition: Callable[[], object], process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 200
-    while not condition():
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
 
 
 @pytest.mark.slow

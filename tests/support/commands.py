@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -45,3 +46,17 @@ def assert_refused(outcome: Outcome, *words: str) -> None:
     assert "Traceback" not in outcome.err
     for word in words:
         assert word in outcome.err
+
+
+def states(otfkd_command: Command, runs: Path) -> list[tuple[str, str]]:
+    """The state and the seed's folder of each run."""
+    listed = (line.split() for line in otfkd_command("runs", runs).out.splitlines())
+    return [(state, Path(folder).name) for state, folder in listed]
+
+
+def wait_for(condition: Callable[[], object], process: "subprocess.Popen[str]") -> None:
+    """Wait until something is so, while a command goes on."""
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
