@@ -10,6 +10,7 @@ from otfkd.base.errors import UserError, first_line
 INSTEAD = "take an encoder such as BERT, RoBERTa or ModernBERT, or a decoder such as Qwen3"
 # These change what a model hands out or how it divides its work, and no number of any embedding.
 _FORM = {"chunk_size_feed_forward": 0, "output_attentions": False, "return_dict": True}
+_NOT_OF_LAYERS = ("token_id", "token_ids", "architectures", "labels")
 
 
 def load_config(folder: Path) -> Any:
@@ -34,3 +35,13 @@ def load_config(folder: Path) -> Any:
             f"{config.model_type}: take a model with absolute ones"
         )
     return config
+
+
+def cut_layers(config: Any, layers: int) -> None:
+    """Keep the first layers, and of every list with an entry for each layer the same ones."""
+    before = config.num_hidden_layers
+    for key, value in list(vars(config).items()):
+        # Lists of tokens, classes or architectures may be as long by chance.
+        if isinstance(value, list | tuple) and len(value) == before and not key.endswith(_NOT_OF_LAYERS):
+            setattr(config, key, value[:layers])
+    config.num_hidden_layers = layers

@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 from otfkd.base.errors import UserError, first_line
 from otfkd.base.hashing import fingerprint_folder, sha256_bytes, sha256_file
 from otfkd.config.sections import Pooler
-from otfkd.models.architecture import load_config
+from otfkd.models.architecture import cut_layers, load_config
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.packing import enable_packing
 from otfkd.models.probe import probe
@@ -124,7 +124,7 @@ def load_encoder(
             raise UserError(
                 f"model.layers={layers} is more than the {config.num_hidden_layers} layers of {folder}: lower it"
             )
-        config.num_hidden_layers = layers
+        cut_layers(config, layers)
     if chosen == "top2_mean" and config.num_hidden_layers < 2:
         raise UserError("the pooler top2_mean needs two layers: take model.pooler=mean or raise model.layers")
     try:

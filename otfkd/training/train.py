@@ -42,6 +42,7 @@ from otfkd.training.plan_text import describe
 from otfkd.training.progress import StepReport
 from otfkd.training.run import Models, Run, prepare
 from otfkd.training.trainer import make_trainer, process_settings
+from otfkd.training.untrained import check_saved
 
 log = logging.getLogger("otfkd")
 
@@ -118,6 +119,7 @@ def _train(run: Run, models: Models, plan: str) -> list[Row]:
     config = run.config
     done = broadcast(lambda: _resume_step(run))
     if not done:
+        broadcast(lambda: check_saved(models.student, run.folder.path, config.evaluation.max_length))
         _describe_run(run, plan)
     module, data = _learning(run, models, done)
     mirror = make_mirror(run, resumed=done > 0) if rank() == 0 else None
