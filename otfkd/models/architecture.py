@@ -1,13 +1,13 @@
 """What a config.json asks for: honoured, put right where only the form of an answer is concerned, or refused."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
+from transformers import MODEL_MAPPING, AutoConfig
 
 from otfkd.base.errors import UserError, first_line
 
-INSTEAD = "take an encoder such as BERT, RoBERTa or ModernBERT, or a decoder such as Qwen3"
 # These change what a model hands out or how it divides its work, and no number of any embedding.
 _FORM = {"chunk_size_feed_forward": 0, "output_attentions": False, "return_dict": True}
 _NOT_OF_LAYERS = ("token_id", "token_ids", "architectures", "labels")
@@ -25,6 +25,7 @@ def load_config(folder: Path) -> Any:
         raise UserError(
             f"{folder}/config.json cannot be used ({first_line(error)}): give a model that transformers knows"
         ) from None
+    _check_architecture(config, folder)
     for key, value in _FORM.items():
         if hasattr(config, key):
             setattr(config, key, value)
@@ -35,6 +36,27 @@ def load_config(folder: Path) -> Any:
             f"{config.model_type}: take a model with absolute ones"
         )
     return config
+
+
+def _check_architecture(config: Any, folder: Path) -> None:
+    model = MODEL_MAPPING.get(type(config), None)
+    if inspect.isclass(model) and "decoder_input_ids" in inspect.signature(model.forward).parameters:
+        # Without a second text the decoder reads the first one over again: its states are nobody's embeddings.
+        raise refused(config, folder, "an encoder with a decoder, of which otfkd would read the decoder")
+    try:
+        known = isinstance(config.hidden_size, int) and isinstance(config.num_hidden_layers, int)
+    except (AttributeError, NotImplementedError):
+        known = False
+    if not known:
+        raise refused(config, folder, "which has no one width and number of layers")
+
+
+def refused(config: Any, folder: Path, why: str) -> UserError:
+    """The error for an architecture that cannot be read well."""
+    return UserError(
+        f"{folder} is a {config.model_type} model, {why}: "
+        "take an encoder such as BERT, RoBERTa or ModernBERT, or a decoder such as Qwen3"
+    )
 
 
 def cut_layers(config: Any, layers: int) -> None:

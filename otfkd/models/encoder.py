@@ -1,6 +1,7 @@
 """A sentence encoder: tokenizer, backbone and pooler, which travel together so that no model is read the wrong way."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -67,9 +68,12 @@ class Encoder(nn.Module):
     @property
     def positions(self) -> int:
         """Tokens of a sentence that there are positions for."""
+        most: int | None = getattr(self.backbone.config, "max_position_embeddings", None)
+        if most is None or most < 0:  # BLOOM and Mamba need none, XLNet says -1
+            return sys.maxsize
         # RoBERTa and its kin count from after the padding's id.
-        first = getattr(getattr(self.backbone, "embeddings", None), "padding_idx", -1) + 1
-        return int(self.backbone.config.max_position_embeddings) - first
+        padding = getattr(getattr(self.backbone, "embeddings", None), "padding_idx", None)
+        return most if padding is None else most - padding - 1
 
     @property
     def longest(self) -> int:

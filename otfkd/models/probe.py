@@ -3,12 +3,13 @@
 import logging
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from otfkd.base.errors import UserError, first_line
+from otfkd.base.errors import first_line
 from otfkd.data.collate import Tokens, pad
 from otfkd.data.tokens import tokenize
-from otfkd.models.architecture import INSTEAD
+from otfkd.models.architecture import refused
 from otfkd.models.encoder import Encoder, evaluating
 from otfkd.models.packing import disable_packing, only_padded, packs
 
@@ -22,21 +23,32 @@ def probe(encoder: Encoder, folder: Path) -> None:
     """See that a loaded model can be run, and take the padded path where the fast one computes something else.
 
     Raises:
-        UserError: it cannot be run.
+        UserError: it cannot be run, or what is in a batch with a sentence changes its embedding.
     """
-    tokens = sample(encoder)
+    tokens, config = sample(encoder), encoder.backbone.config
     with evaluating(encoder):
         try:
             with only_padded(encoder.backbone):
-                padded = encoder(tokens)
+                padded, alone = encoder(tokens), torch.cat([encoder(one) for one in _each(tokens)])
         except Exception as error:  # as many kinds as there are architectures
-            raise UserError(
-                f"the {encoder.backbone.config.model_type} model in {folder} cannot be run on token ids "
-                f"({first_line(error)}): {INSTEAD}"
-            ) from None
+            raise refused(config, folder, f"which cannot be run on token ids ({first_line(error)})") from None
+        if not padded.isfinite().all():  # a model that diverged is named where it is used
+            return
+        if (far := apart(padded, alone)) > _TOLERANCE:
+            why = f"which lets padding into its embeddings (a sentence alone and in a batch are {far:.1g} apart)"
+            raise refused(config, folder, why)
         if packs(encoder.backbone) and not _packs_alike(encoder, tokens, padded):
             disable_packing(encoder.backbone)
             log.warning("batches of %s are read with their padding: without it the result would be another", folder)
+
+
+def _each(tokens: Tokens) -> list[Tokens]:
+    """Every sentence alone, without padding."""
+    lengths = tokens.attention_mask.sum(1).tolist()
+    return [
+        Tokens(one.input_ids[:, :length], one.attention_mask[:, :length])
+        for one, length in zip(tokens.split(1), lengths, strict=True)
+    ]
 
 
 def sample(encoder: Encoder) -> Tokens:
@@ -61,8 +73,6 @@ def apart(found: Tensor, expected: Tensor) -> float:
 
 
 def _packs_alike(encoder: Encoder, tokens: Tokens, padded: Tensor) -> bool:
-    if not padded.isfinite().all():  # a model that diverged is named where it is used
-        return True
     try:
         return apart(encoder(tokens), padded) <= _TOLERANCE
     except Exception:  # whatever it is, the padded path has just been seen to work

@@ -5,16 +5,17 @@ import importlib.metadata
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import AutoModel
+from transformers import AutoModel, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from otfkd.base.errors import UserError, first_line
 from otfkd.base.hashing import fingerprint_folder, sha256_bytes, sha256_file
 from otfkd.config.sections import Pooler
-from otfkd.models.architecture import cut_layers, load_config
+from otfkd.models.architecture import cut_layers, load_config, refused
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.packing import enable_packing
 from otfkd.models.probe import probe
@@ -142,10 +143,11 @@ def load_encoder(
         raise UserError(
             f"the model in {folder} lacks {len(missing)} weights, as {missing[0]}: fetch or export it again"
         )
-    backbone.pooler = None  # transformers' own pooler: random where the checkpoint has none, and never read here
+    # transformers' own pooler is random where the checkpoint has none and never read here, but SqueezeBERT calls it.
+    backbone.pooler = torch.nn.Identity()
     enable_packing(backbone)
     tokenizer = load_tokenizer(folder)
-    most, rows = max(tokenizer.get_vocab().values()), backbone.get_input_embeddings().num_embeddings
+    most, rows = max(tokenizer.get_vocab().values()), _vocabulary(backbone, config, folder)
     if most >= rows:
         raise UserError(
             f"the tokenizer in {folder} has ids up to {most} and the model {rows} embeddings: give it its own"
@@ -157,6 +159,14 @@ def load_encoder(
     ).eval()  # fmt: skip
     probe(encoder, folder)
     return encoder
+
+
+def _vocabulary(backbone: PreTrainedModel, config: Any, folder: Path) -> int:
+    try:
+        embeddings: Any = backbone.get_input_embeddings()
+        return len(embeddings.weight)
+    except (AttributeError, NotImplementedError):
+        raise refused(config, folder, "which does not read token ids") from None
 
 
 def _head(folder: Path, width: int, *, train: bool) -> Head:

@@ -11,11 +11,23 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import (
     AutoModel,
+    BartConfig,
     BertConfig,
+    BloomConfig,
+    CanineConfig,
+    ConvBertConfig,
+    FNetConfig,
+    IBertConfig,
+    MambaConfig,
+    NystromformerConfig,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
+    SqueezeBertConfig,
+    T5Config,
+    ViTConfig,
     XLMRobertaConfig,
+    XLNetConfig,
 )
 
 from otfkd.base.errors import UserError
@@ -124,3 +136,62 @@ def test_positions_that_transformers_has_given_up_are_refused(tmp_path: Path, ki
     edit(folder, position_embedding_type=kind)
     with pytest.raises(UserError, match=rf"config\.json asks for {kind} positions, which transformers no longer .*: "):
         load_encoder(folder, "mean")
+
+
+TAKEN: list[tuple[Any, dict[str, Any]]] = [
+    (BloomConfig, {"hidden_size": 32, "n_layer": 2, "n_head": 2}),
+    (MambaConfig, {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}),
+    (XLNetConfig, {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64}),
+    (IBertConfig, {"pad_token_id": 0}),
+    (SqueezeBertConfig, {"embedding_size": 32, **{f"{part}_groups": 1 for part in (
+        "q", "k", "v", "post_attention", "intermediate", "output")}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "shape"), TAKEN, ids=lambda value: getattr(value, "model_type", ""))
+def test_architectures_beside_bert_are_read_as_they_should_be(
+    tmp_path: Path, kind: type[PreTrainedConfig], shape: dict[str, Any]
+) -> None:
+    folder = make(tmp_path / "model", kind, **shape)
+    found = assert_read_as_sentence_transformers_does(folder, tmp_path)
+    encoder = load_encoder(folder, "mean")
+    assert encoder.reading_length(None) >= 64
+    assert np.abs(found[0] - found[1]).max() > 1e-2
+
+
+REFUSED: list[tuple[Any, dict[str, Any], str]] = [
+    (T5Config, {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2},
+     "is a t5 model, an encoder with"),
+    (BartConfig, {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
+                  "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "pad_token_id": 0,
+                  "max_position_embeddings": 64}, "is a bart model, an encoder with"),
+    (ConvBertConfig, {"embedding_size": 32}, "is a convbert model, which lets padding into"),
+    (NystromformerConfig, {"segment_means_seq_len": 32, "num_landmarks": 4}, "nystromformer model"),
+    (NystromformerConfig, {"segment_means_seq_len": 16, "num_landmarks": 16}, "nystromformer model"),
+    (FNetConfig, {}, "is a fnet model, which lets padding into"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "shape", "said"), REFUSED, ids=lambda value: getattr(value, "model_type", ""))
+def test_what_cannot_be_read_well_is_refused_with_what_to_take_instead(
+    tmp_path: Path, kind: type[PreTrainedConfig], shape: dict[str, Any], said: str
+) -> None:
+    folder = make(tmp_path / "model", kind, **shape)
+    with pytest.raises(UserError, match=rf"{said}[^\n]*: take an encoder such as BERT"):
+        load_encoder(folder, "mean")
+
+
+OTHERS: list[tuple[Any, dict[str, Any]]] = [
+    (ViTConfig, {"image_size": 16, "patch_size": 8}),
+    (CanineConfig, {}),
+]
+
+
+@pytest.mark.parametrize(("kind", "shape"), OTHERS, ids=lambda value: getattr(value, "model_type", ""))
+def test_no_architecture_ends_in_anything_but_a_sentence(
+    tmp_path: Path, kind: type[PreTrainedConfig], shape: dict[str, Any]
+) -> None:
+    folder = make(tmp_path / "model", kind, **shape)
+    for layers in (None, 1):
+        with pytest.raises(UserError, match=rf"{kind.model_type} model, [^\n]*: take an encoder such as BERT"):
+            load_encoder(folder, "mean", layers)
