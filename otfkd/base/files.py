@@ -18,7 +18,7 @@ _FULL = 1 << 16  # bytes left of a disk that is full
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path, not there yet; it becomes `path` if the block succeeds and vanishes if not."""
     # In a folder of its own: safetensors writes to a temporary file beside the one it is asked for.
-    with _beside(path) as folder:
+    with temporary_beside(path) as folder:
         temporary = folder / path.name
         try:
             yield temporary
@@ -36,7 +36,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder; it becomes `path` if the block succeeds and vanishes if not."""
-    with _beside(path) as temporary:
+    with temporary_beside(path) as temporary:
         yield temporary
         for part in (temporary, *temporary.rglob("*")):
             part.chmod(0o755 if part.is_dir() else 0o644)  # some writers let nobody else read
@@ -46,7 +46,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _beside(path: Path) -> Iterator[Path]:
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """Yield a folder beside a path, gone with the block; what a kill leaves of it `clear_unfinished` finds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_UNFINISHED, dir=path.parent))
     try:

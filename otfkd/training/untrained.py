@@ -1,9 +1,9 @@
 """The student as it is before training, saved and read back: a run must not find at its end that it cannot be saved."""
 
-import tempfile
 from pathlib import Path
 
 from otfkd.base.errors import UserError, first_line
+from otfkd.base.files import temporary_beside
 from otfkd.models.encoder import Encoder, evaluating
 from otfkd.models.export import save_encoder
 from otfkd.models.probe import apart, sample
@@ -23,8 +23,8 @@ def check_saved(student: Encoder, folder: Path, max_length: int) -> None:
     Raises:
         UserError: it cannot be saved, not be read back, or is then another.
     """
-    with tempfile.TemporaryDirectory(prefix=".untrained.", dir=folder) as temporary:
-        saved = Path(temporary) / "model"
+    with temporary_beside(folder / "untrained") as temporary:
+        saved = temporary / "model"
         try:
             save_encoder(student, saved, max_length)
             again = load_encoder(saved)
