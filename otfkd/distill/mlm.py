@@ -14,6 +14,7 @@ from otfkd.base.processes import all_gather
 from otfkd.data.collate import Tokens
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import quiet
+from otfkd.models.saved import transformer_folder
 
 _IGNORED = -100  # a label that is not to be predicted
 
@@ -85,8 +86,8 @@ def load_masked_language(folder: Path, student: Encoder, probability: float) -> 
     try:
         with quiet():
             model, report = AutoModelForMaskedLM.from_pretrained(
-                folder, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True,
-                output_loading_info=True,
+                transformer_folder(folder), config=config, dtype=torch.float32, use_safetensors=True,
+                local_files_only=True, output_loading_info=True,
             )  # fmt: skip
     except Exception:  # transformers raises many kinds for files that are not what they should be
         raise _headless(folder) from None

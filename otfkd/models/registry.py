@@ -15,11 +15,11 @@ from transformers.utils import logging as transformers_logging
 from otfkd.base.errors import UserError, first_line
 from otfkd.base.hashing import fingerprint_folder, sha256_bytes, sha256_file
 from otfkd.config.sections import Pooler
-from otfkd.models.architecture import cut_layers, load_config, refused
+from otfkd.models.architecture import check_whole, cut_layers, load_config, refused
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.packing import enable_packing
 from otfkd.models.probe import probe
-from otfkd.models.saved import normalizes, pools_prompt, saved_dense, saved_prompt
+from otfkd.models.saved import normalizes, pools_prompt, saved_dense, saved_prompt, transformer_folder
 from otfkd.models.saved import saved_pooler as saved_pooler  # finding, loading and this are asked for together
 from otfkd.models.tokenizer import load_tokenizer
 from otfkd.runs.folder import RunFolder
@@ -55,7 +55,8 @@ def find_model(path: str) -> Path:
     if folder.is_dir():
         inner = RunFolder(folder).model
         found = inner if (inner / "config.json").is_file() else folder
-        if not (found / "config.json").is_file():
+        check_whole(transformer_folder(found))
+        if not (transformer_folder(found) / "config.json").is_file():
             raise UserError(
                 f"{folder} holds no model (no config.json): give a model's folder or a finished run's folder"
             )
@@ -95,7 +96,9 @@ def _from_hub(name: str) -> Path:
 
 def fingerprint_model(folder: Path) -> str:
     """A hash of all that decides a model's embeddings."""
-    files, prompt = fingerprint_folder(folder, _FILES), saved_prompt(folder)
+    inner = transformer_folder(folder).relative_to(folder)
+    files = fingerprint_folder(folder, {*_FILES, *(str(inner / pattern) for pattern in _FILES)})
+    prompt = saved_prompt(folder)
     # The prompt's own file says which versions wrote it too, and that decides nothing.
     return sha256_bytes([f"{files}|{prompt}".encode()]) if prompt else files
 
@@ -116,10 +119,12 @@ def load_encoder(
         UserError: unreadable files, a tokenizer that is not the model's, no pooler known, more layers than there are,
             a pooler without trained weights, or a model that cannot be run.
     """
+    check_whole(transformer_folder(folder))
     chosen = pooler or saved_pooler(folder)
     if chosen is None:
         raise UserError(f"{folder} says nothing of its pooler: name it, as model.pooler=mean or --pooler mean does")
-    config = load_config(folder)
+    inner = transformer_folder(folder)
+    config = load_config(inner)
     if layers is not None:
         if layers > config.num_hidden_layers:
             raise UserError(
@@ -131,7 +136,7 @@ def load_encoder(
     try:
         with quiet():
             backbone, report = AutoModel.from_pretrained(
-                folder, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True,
+                inner, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True,
                 output_loading_info=True, trust_remote_code=False,
             )  # fmt: skip
     except Exception as error:  # transformers raises many kinds for files that are not what they should be
@@ -172,7 +177,7 @@ def _vocabulary(backbone: PreTrainedModel, config: Any, folder: Path) -> int:
 def _head(folder: Path, width: int, *, train: bool) -> Head:
     head, square = Head(width), [width, width]
     names = ("head.dense.weight", "pooler.dense.weight", "bert.pooler.dense.weight", "roberta.pooler.dense.weight")
-    for file in sorted((saved_dense(folder) or folder).glob("*.safetensors")):
+    for file in sorted((saved_dense(folder) or transformer_folder(folder)).glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
             held = tensors.keys()
             for name in ("linear.weight", *names):

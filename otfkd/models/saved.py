@@ -78,6 +78,11 @@ def normalizes(folder: Path) -> bool:
     return any(kind == "Normalize" for kind, _ in _modules(folder))
 
 
+def transformer_folder(folder: Path) -> Path:
+    """Where config, weights and tokenizer are: sentence-transformers' older layout has a folder for them."""
+    return next((path for kind, path in _modules(folder) if kind == "Transformer"), folder)
+
+
 def saved_prompts(folder: Path) -> dict[str, str]:
     """Every prompt that travels with a model, by its name."""
     prompts: dict[str, str] = _settings(folder / PROMPTS).get("prompts") or {}
@@ -107,12 +112,12 @@ def pools_prompt(folder: Path) -> bool:
 
 def lower_cases(folder: Path) -> bool:
     """Whether sentences are put into lower case, whatever the tokenizer does by itself."""
-    return bool(_settings(folder / TRANSFORMER).get("do_lower_case"))
+    return bool(_settings(transformer_folder(folder) / TRANSFORMER).get("do_lower_case"))
 
 
 def saved_length(folder: Path) -> int | None:
     """How many tokens the model reads of a sentence, None where that is left to its tokenizer."""
-    length: int | None = _settings(folder / TRANSFORMER).get("max_seq_length")
+    length: int | None = _settings(transformer_folder(folder) / TRANSFORMER).get("max_seq_length")
     return length
 
 

@@ -6,7 +6,7 @@ from tokenizers.normalizers import Lowercase, Sequence
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from otfkd.base.errors import UserError, first_line
-from otfkd.models.saved import lower_cases
+from otfkd.models.saved import lower_cases, transformer_folder
 
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
 
@@ -17,12 +17,13 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         UserError: there is none, it cannot be read, or it makes what no model here is given.
     """
-    if not any(path for pattern in _VOCABULARIES for path in folder.glob(pattern)):
+    inner = transformer_folder(folder)
+    if not any(path for pattern in _VOCABULARIES for path in inner.glob(pattern)):
         # transformers would make one up that knows no word
         raise UserError(f"{folder} has no tokenizer ({', '.join(_VOCABULARIES)}): give a folder with its files")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
+            inner, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # transformers raises many kinds for files that are not what they should be
         raise UserError(
