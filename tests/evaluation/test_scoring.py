@@ -91,7 +91,7 @@ def test_transfer_rows_cannot_land_in_a_table_of_sts(rows: list[Row]) -> None:
 
 
 def test_accuracies_of_the_fast_protocol_can_land_in_no_table(rows: list[Row]) -> None:
-    fitting = [row.model_copy(update={"scores": {"MR": {"all": 1.0}}}) for row in rows]
+    fitting = [row.model_copy(update={"scores": {"MR": {"all": 1.0}}, "average": 1.0}) for row in rows]
     kinds: tuple[tuple[Literal["sts", "transfer"], list[Row]], ...] = (("transfer", rows), ("sts", fitting))
     for kind, found in kinds:
         with pytest.raises(UserError, match="was scored by the fast protocol, for prototypes: score it with full"):
