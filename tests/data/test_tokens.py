@@ -180,11 +180,11 @@ def test_what_a_killed_writer_left_goes_with_the_next_and_that_of_others_stays(
     whole = made(tmp_path)
     arrow = next((tmp_path / "tokens").glob("*.arrow"))
     arrow.unlink()
-    for name in (f".{arrow.name}.abcd_123", ".another.arrow.abcd_123"):
+    for name in (f".{arrow.name}.abcd_123.unfinished", ".another.arrow.abcd_123.unfinished"):
         (tmp_path / "tokens" / name).mkdir()
         (tmp_path / "tokens" / name / "half").touch()
     token_cache(corpus, tokenizer, 32, tmp_path)
-    assert made(tmp_path) == sorted([*whole, ".another.arrow.abcd_123"])
+    assert made(tmp_path) == sorted([*whole, ".another.arrow.abcd_123.unfinished"])
 
 
 def test_of_two_jobs_one_makes_a_cache_and_the_other_waits_for_it(

@@ -115,7 +115,7 @@ def test_b26_a_sweep_cannot_be_continued(
     monkeypatch.setattr(otfkd.training.train, "stop_flag", third)
     stopped = otfkd_command(*sweep)
     assert (stopped.code, stopped.err.splitlines()[-1]) == (
-        130, "otfkd: stopped after step 1; the same command goes on from there",
+        130, "otfkd: stopped after step 1; the same command goes on from there; 1 jobs were not begun (seed=3)",
     )  # fmt: skip
     (runs,) = (tmp_path / "runs" / "simcse").iterdir()
     states = {folder.name: (folder / "results.jsonl").exists() for folder in runs.glob("s?")}
