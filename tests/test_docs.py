@@ -4,7 +4,7 @@ import json
 import re
 import runpy
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from safetensors.torch import load_file
 
+from otfkd.base.errors import UserError
 from otfkd.config.composition import compose, load_config, prepare_overrides
-from otfkd.config.schema import Config, EvaluateConfig
+from otfkd.config.schema import Config, EvaluateConfig, Root
 
 DOCS = Path(__file__).parents[1] / "docs"
 ROOT = DOCS.parent
@@ -113,11 +114,25 @@ def check(command: str, overrides: list[str]) -> None:
             load_config(job)
 
 
+def refusals(asked: Iterable[tuple[list[str], type[Root]]]) -> list[str]:
+    """What is said against overrides, of those that are refused."""
+    told = []
+    for overrides, schema in asked:
+        try:
+            prepare_overrides(overrides, schema)
+        except UserError as error:
+            told.append(f"{overrides}: {error}")
+    return told
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_of_a_page_names_keys_and_choices_that_exist(page: Path) -> None:
-    for command, overrides in commands(page.read_text()):
-        for job in jobs(overrides):
-            prepare_overrides(job, EvaluateConfig if command == "eval" else Config)
+    asked = [
+        (job, EvaluateConfig if command == "eval" else Config)
+        for command, overrides in commands(page.read_text())
+        for job in jobs(overrides)
+    ]
+    assert refusals(asked) == []
 
 
 @pytest.mark.slow  # composing some hundred configs
@@ -141,9 +156,9 @@ def test_the_commands_of_the_usage_page_are_found() -> None:
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "usage.md"], ids=lambda page: page.name)
 def test_keys_named_beside_commands_exist(page: Path) -> None:
-    for text in code(page.read_text()):
-        if all(ASSIGNED.match(word) for word in text.split()) and text.strip():
-            prepare_overrides(text.split(), Config)
+    named = [text.split() for text in code(page.read_text()) if text.strip()]
+    asked = [(words, Config) for words in named if all(ASSIGNED.match(word) for word in words)]
+    assert refusals(asked) == []
 
 
 def test_the_picture_of_the_gain_is_what_the_published_rows_give() -> None:
