@@ -52,6 +52,7 @@ def _main(arguments: argparse.Namespace) -> None:
 
 def _make(specs: "dict[str, TableSpec]", jobs: "list[Job]", profile: str, experiments: Path) -> None:
     from otfkd.base.files import write_text
+    from otfkd.runs.failure import jobs_failed
     from otfkd.tables.built import REPORT, built, figures
     from otfkd.tables.jobs import run_jobs
     from otfkd.tables.published import publish, read_published
@@ -71,8 +72,7 @@ def _make(specs: "dict[str, TableSpec]", jobs: "list[Job]", profile: str, experi
         sys.stdout.write(f"\n{files[f'{name}.md']}\nwritten to {folder}/{name}.md, .csv and .tex\n")
     sys.stdout.write(f"\nall of it, with figures: {folder}/{REPORT}\n")
     if outcome.failures:
-        listed = "; ".join(f"{job}: {reason}" for job, reason in outcome.failures)
-        raise UserError(f"{len(outcome.failures)} jobs failed ({listed}); the same command tries them again")
+        raise jobs_failed(outcome.failures)
 
 
 def _check(experiments: Path) -> None:

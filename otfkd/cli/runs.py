@@ -1,4 +1,4 @@
-"""otfkd-runs: list the runs of a folder and their state."""
+"""otfkd-runs: list the runs of a folder and their state, and of failed ones the reason."""
 
 import argparse
 import sys
@@ -18,7 +18,10 @@ def main() -> None:
 def _list(folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: name the folder given to paths.runs")
+    from otfkd.runs.failure import Failure
     from otfkd.runs.folder import find_runs
 
     for run in find_runs(folder, kept_aside=True):
-        sys.stdout.write(f"{run.state:<12} {run}\n")
+        state = run.state
+        reason = f"  {Failure.read(run.failure_file).reason}" if state == "failed" else ""
+        sys.stdout.write(f"{state:<12} {run}{reason}\n")

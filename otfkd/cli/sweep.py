@@ -21,10 +21,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from otfkd.base.errors import Interrupted, UserError, exits_as_errors, first_line
+from otfkd.base.errors import Interrupted, UserError, exits_as_errors, first_line, refusals_as_user_errors
 from otfkd.base.files import write_text
 from otfkd.base.logs import log_to_terminal
 from otfkd.base.signals import stop_flag
+from otfkd.runs.failure import Failure, jobs_failed, told
 
 log = logging.getLogger("otfkd")
 
@@ -126,7 +127,7 @@ class SweepTask:
                 log_to_terminal()
                 if self.launcher == "joblib" and _told_to_stop()():
                     raise Interrupted("not begun, because a signal came")
-            with exits_as_errors():
+            with refusals_as_user_errors(), exits_as_errors():
                 result = self.task(composed)
             self._write("done")
             return result
@@ -134,10 +135,9 @@ class SweepTask:
             self._write("interrupted", "" if self.here else str(error))
             if self.here:
                 raise
-        except UserError as error:
-            self._write("users", str(error))
         except Exception as error:
-            self._write("ours", f"{type(error).__name__}: {error}")
+            failure = Failure.of(error)
+            self._write(failure.kind, failure.reason)
         return None
 
     def _write(self, kind: str, reason: str = "") -> None:
@@ -155,8 +155,7 @@ class SweepTask:
     def states(self) -> list[dict[str, Any]]:
         """What is known of each job of the sweep, in order."""
         unknown = {
-            number: {"job": self._name(overrides, number), "kind": "new", "reason": "never begun"}
-            for number, overrides in enumerate(Sweep.jobs)
+            number: {"job": self._name(overrides, number), "kind": "new"} for number, overrides in enumerate(Sweep.jobs)
         }
         notes = () if Sweep.folder is None else Sweep.folder.rglob(f"job-{self.identity}-*.json")
         noted = {int(note.stem.rpartition("-")[2]): json.loads(note.read_text()) for note in notes}
@@ -222,21 +221,32 @@ def run_sweep(start: Callable[[SweepTask], None], task: Callable[[DictConfig], A
 
 
 def _unfinished(states: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Which jobs have no end, where the whole sweep was broken off."""
-    for kind, told in (("begun", "did not end"), ("new", "were not begun")):
+    """Which jobs failed or have no end, where the whole sweep was broken off."""
+    if failures := _failures(states):
+        yield told(failures)
+    for kind, what in (("begun", "did not end"), ("new", "were not begun")):
         if names := [state["job"] for state in states if state["kind"] == kind]:
             more = [f"and {len(names) - _NAMED} more"] if len(names) > _NAMED else []
-            yield f"{len(names)} jobs {told} ({'; '.join([*names[:_NAMED], *more])})"
+            yield f"{len(names)} jobs {what} ({'; '.join([*names[:_NAMED], *more])})"
+
+
+def _failures(states: Sequence[Mapping[str, Any]]) -> list[tuple[str, Failure]]:
+    return [
+        (state["job"], Failure(kind=state["kind"], reason=state["reason"]))
+        for state in states
+        if state["kind"] in ("users", "ours")
+    ]
 
 
 def _raise(states: Sequence[Mapping[str, Any]]) -> None:
     """Raise what the ends of the jobs add up to; one without an end is a failure of ours."""
     kinds = [state["kind"] for state in states]
     if interrupted := kinds.count("interrupted"):
-        raise Interrupted(f"{interrupted} jobs were interrupted; the same command goes on from there")
-    failed = [state for state in states if state["kind"] != "done"]
-    if not failed:
-        return
-    listed = "; ".join(f"{state['job']}: {state['reason'] or 'its process was lost'}" for state in failed)
-    sentence = f"{len(failed)} jobs failed ({listed}); the same command tries them again"
-    raise UserError(sentence) if {state["kind"] for state in failed} == {"users"} else RuntimeError(sentence)
+        ended = f"{interrupted} jobs were interrupted; the same command goes on from there"
+        raise Interrupted("; ".join([ended, *_unfinished(states)]))
+    lost = {"begun": "its process was lost", "new": "never begun"}
+    ends = [
+        {**state, "kind": "ours", "reason": lost[state["kind"]]} if state["kind"] in lost else state for state in states
+    ]
+    if failures := _failures(ends):
+        raise jobs_failed(failures)

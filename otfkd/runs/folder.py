@@ -23,7 +23,7 @@ from otfkd.config.stored import StoredConfig
 from otfkd.runs.rotations import Follows, Refused, Rotated, read_record
 from otfkd.runs.rows import Row, read_rows, write_rows
 
-State = Literal["new", "training", "interrupted", "finished", "kept aside"]
+State = Literal["new", "training", "interrupted", "failed", "finished", "kept aside"]
 
 METRICS = "metrics.jsonl"
 ROTATIONS = "rotations.jsonl"
@@ -137,6 +137,11 @@ class RunFolder:
     def wandb_id_file(self) -> Path:
         return self.logger("wandb") / "id"
 
+    @property
+    def failure_file(self) -> Path:
+        """Why the last attempt failed; there until the next one begins."""
+        return self.path / "failure.json"
+
     # What a finished run leaves.
 
     @property
@@ -174,6 +179,8 @@ class RunFolder:
             return "finished"
         if self._locked:
             return "training"
+        if self.failure_file.is_file():
+            return "failed"
         return "interrupted" if self.last_checkpoint.is_file() else "new"
 
     @property
@@ -206,6 +213,7 @@ class RunFolder:
                 if fresh:
                     self._set_aside()
                 clear_unfinished(self.path)
+                self.failure_file.unlink(missing_ok=True)
                 yield
         except Timeout:
             raise UserError(

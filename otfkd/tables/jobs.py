@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from otfkd.base.errors import UserError
+from otfkd.base.errors import Interrupted, UserError, exits_as_errors, refusals_as_user_errors
 from otfkd.config.composition import load_config, load_evaluate_config, prepare_overrides
 from otfkd.config.schema import Config, EvaluateConfig
 from otfkd.config.sections import EvaluationConfig, ModelConfig
 from otfkd.evaluation.scoring import score_model
+from otfkd.runs.failure import Failure, told
 from otfkd.runs.folder import RunFolder
 from otfkd.runs.rows import Row, read_rows, write_rows
 from otfkd.tables.definition import RowSpec, TableSpec
@@ -71,11 +72,11 @@ class Outcome:
 
     Attributes:
         published: the test rows that tables show, of every job that succeeded.
-        failures: job and reason; a failed job never shows as a finished one.
+        failures: job and what ended it; a failed job never shows as a finished one.
     """
 
     published: list[Published] = field(default_factory=list)
-    failures: list[tuple[Job, str]] = field(default_factory=list)
+    failures: list[tuple[Job, Failure]] = field(default_factory=list)
 
 
 def table_jobs(tables: Mapping[str, TableSpec], profile: str, overrides: Sequence[str] = ()) -> list[Job]:
@@ -159,17 +160,25 @@ def filled(job: Job, folders: Folders) -> Config:
 
 
 def run_jobs(jobs: Sequence[Job]) -> Outcome:
-    """Run every job that is not finished; one failure stops no other."""
+    """Run every job that is not finished; one failure stops no other.
+
+    Raises:
+        Interrupted: a signal came; it says which jobs had failed by then.
+    """
     outcome = Outcome()
     folders: dict[Key, Path] = {}
     for number, job in enumerate(jobs, 1):
         log.info("[%d/%d] %s", number, len(jobs), job)
         try:
-            test, dev, folders[job.key] = _run(job, folders)
+            with refusals_as_user_errors(), exits_as_errors():
+                test, dev, folders[job.key] = _run(job, folders)
+        except (Interrupted, KeyboardInterrupt) as error:
+            failed = [told(outcome.failures)] if outcome.failures else []
+            raise Interrupted("; ".join([str(error) or "interrupted", *failed])) from error
         except Exception as error:
-            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            log.error("failed: %s", reason)
-            outcome.failures.append((job, reason))
+            failure = Failure.of(error)
+            log.error("failed: %s", failure.reason)
+            outcome.failures.append((job, failure))
             continue
         outcome.published.append(
             Published(

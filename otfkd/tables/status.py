@@ -67,11 +67,13 @@ def _folder(job: Job, run: Run) -> RunFolder:
 _WORDS = {
     "finished": "finished",
     "interrupted": "interrupted, goes on",
+    "failed": "failed, is tried again",
     "training": "trains right now",
     "new": "new",
     "waits": "new, waits for the run it starts from",
     "shared": "the same run as a row above",
 }
+_TO_RUN = ("new", "interrupted", "failed")
 
 
 def overview(jobs: Sequence[Job]) -> str:
@@ -83,7 +85,7 @@ def overview(jobs: Sequence[Job]) -> str:
 
 
 def _estimate(planned: Sequence[JobStatus]) -> str:
-    left = [one.job for one in planned if one.state in ("new", "interrupted", "waits") and one.job.seed is not None]
+    left = [one.job for one in planned if one.state in (*_TO_RUN, "waits") and one.job.seed is not None]
     costs = [one.cost for one in planned if one.cost is not None]
     if not left:
         return "nothing is left to train"
@@ -114,7 +116,7 @@ def commands(jobs: Sequence[Job]) -> str:
 
 def _ready(planned: Sequence[JobStatus]) -> list[JobStatus]:
     """The jobs whose training commands can run now."""
-    return [one for one in planned if one.state in ("new", "interrupted") and one.job.seed is not None]
+    return [one for one in planned if one.state in _TO_RUN and one.job.seed is not None]
 
 
 def _remarks(planned: Sequence[JobStatus]) -> list[str]:

@@ -32,6 +32,7 @@ from otfkd.models.encoder import Encoder, Head
 from otfkd.models.export import save_encoder
 from otfkd.models.registry import load_encoder
 from otfkd.runs.cost import read_cost
+from otfkd.runs.failure import failure_kept
 from otfkd.runs.folder import Provenance
 from otfkd.runs.log import PointReceiver
 from otfkd.runs.rows import Row
@@ -106,6 +107,7 @@ def _plan_and_train(config: Config) -> TrainResult:
         return TrainResult(run.folder.path, "planned", plan, [])
     with contextlib.ExitStack() as held:
         broadcast(lambda: held.enter_context(run.folder.held(fresh=config.fresh)))
+        held.enter_context(failure_kept(run.folder.failure_file))
         broadcast(lambda: _check_inputs(run))
         if run.folder.finished:
             return TrainResult(run.folder.path, "skipped", plan, run.folder.read_rows())

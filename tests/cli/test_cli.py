@@ -6,10 +6,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import otfkd.evaluation.scoring
+import otfkd.tables.jobs
+from otfkd.base.errors import Interrupted
+from otfkd.config.schema import Config
 from otfkd.config.sections import LoggerConfig
 from otfkd.data.sts import Suite
 from otfkd.runs.folder import RunFolder
@@ -286,6 +290,42 @@ def test_reproduce_writes_the_tables_and_names_what_failed(reproduce: Command, t
     wrong = reproduce("--check")
     assert_refused(wrong, "tiny.csv", "other.tex", "old.md", "not what the published rows give")
     assert "tiny.md" not in wrong.err and "report.html" not in wrong.err
+
+
+def one_fails(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Make the row `good` of a table end so, in the midst of its steps."""
+    original = otfkd.tables.jobs.train
+
+    def faulty(config: Config) -> Any:
+        if config.teacher.source == "none":
+            raise error
+        return original(config)
+
+    monkeypatch.setattr(otfkd.tables.jobs, "train", faulty)
+
+
+def test_reproduce_exits_as_failed_jobs_do(reproduce: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two jobs, of which one fails by the user's error: 1 as soon as the other fails by a fault of ours."""
+    for error, code in ((OSError(28, "full", "/x"), 2), (SystemExit(0), 1), (RuntimeError("bang"), 1)):
+        with monkeypatch.context() as patched:
+            one_fails(patched, error)
+            failed = reproduce("--tables", "tiny")
+        assert failed.code == code, failed.err
+        last = failed.err.splitlines()[-1]
+        assert "2 jobs failed (tiny, Good, seed 0: " in last
+        assert "; tiny, Bad, seed 0: " in last
+    assert "tiny, Good, seed 0: RuntimeError: bang;" in last
+
+
+def test_an_interrupted_reproduction_tells_of_the_jobs_that_had_failed(
+    reproduce: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    table = json.loads((tmp_path / "tables/tiny.yaml").read_text())
+    (tmp_path / "tables/tiny.yaml").write_text(json.dumps({**table, "rows": table["rows"][::-1]}))
+    one_fails(monkeypatch, Interrupted("stopped"))
+    stopped = reproduce("--tables", "tiny")
+    assert stopped.code == 130
+    assert stopped.err.splitlines()[-1].startswith("otfkd: stopped; 1 jobs failed (tiny, Bad, seed 0: ")
 
 
 def test_reproduce_keeps_tables_and_figures_as_an_artifact_where_wandb_is_chosen(

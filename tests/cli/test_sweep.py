@@ -49,7 +49,7 @@ def test_a_fault_in_a_job_is_code_1_and_the_same_command_tries_that_job_again(
         failed = otfkd_command(*command)
     assert failed.code == 1
     assert "1 jobs failed (seed=0: ZeroDivisionError: division by zero)" in failed.err.splitlines()[-1]
-    assert states(otfkd_command, tmp_path / "runs") == [("interrupted", "s0"), ("finished", "s1")]
+    assert states(otfkd_command, tmp_path / "runs") == [("failed", "s0"), ("finished", "s1")]
     again = otfkd_command(*command)
     assert again.code == 0
     assert re.findall(r"^(finished|skipped): .*/(s\d)$", again.out, re.MULTILINE) == [

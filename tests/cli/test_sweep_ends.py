@@ -11,7 +11,8 @@ import lightning as L
 import pytest
 
 import otfkd.training.train
-from otfkd.cli.sweep import SweepTask
+from otfkd.base.errors import Interrupted, UserError
+from otfkd.cli.sweep import SweepTask, run_sweep
 from otfkd.evaluation.scoring import score_rows
 from otfkd.training.train import train
 from tests.support.callbacks import joined_by
@@ -68,6 +69,53 @@ def test_an_interrupted_sweep_says_which_jobs_it_did_not_begin(
     assert (stopped.code, alone.code) == (130, 130)
     assert stopped.err.splitlines()[-1] == f"otfkd: {told}; 2 jobs were not begun (seed=1; seed=2)"
     assert alone.err.splitlines()[-1] == f"otfkd: {told}"
+
+
+class FailThenInterrupt(L.Callback):
+    """The first job fails, the second one is interrupted."""
+
+    def __init__(self) -> None:
+        self.jobs = 0
+
+    def on_train_start(self, *_: Any) -> None:
+        self.jobs += 1
+        if self.jobs == 1:
+            raise ValueError("bang")
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupted_sweep_tells_of_the_jobs_that_had_failed(
+    otfkd_command: Command, overrides: list[str], tmp_path: Path
+) -> None:
+    with joined_by(FailThenInterrupt()):
+        stopped = otfkd_command("train", "-m", *overrides, "seed=0,1,2")
+    assert stopped.code == 130
+    assert stopped.err.splitlines()[-1] == (
+        "otfkd: stopped after step 1; the same command goes on from there; "
+        "1 jobs failed (seed=0: ValueError: bang); 1 jobs were not begun (seed=2)"
+    )
+    assert states(otfkd_command, tmp_path / "runs") == [("failed", "s0"), ("interrupted", "s1")]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "raised", "words"),
+    [
+        (("users", "interrupted"), Interrupted, "1 jobs were interrupted; the same command goes on from there; "
+         "1 jobs failed (job 0: no)"),
+        (("users", "done"), UserError, "1 jobs failed (job 0: no); the same command tries them again"),
+        (("users", "ours"), RuntimeError, "2 jobs failed (job 0: no; job 1: no); the same command tries them again"),
+        (("users", "begun"), RuntimeError, "2 jobs failed (job 0: no; job 1: its process was lost); "),
+    ],
+)  # fmt: skip
+def test_what_the_ends_of_jobs_add_up_to(
+    monkeypatch: pytest.MonkeyPatch, kinds: tuple[str, ...], raised: type[BaseException], words: str
+) -> None:
+    """As a launcher leaves them that has its own processes."""
+    ends = [{"job": f"job {number}", "kind": kind, "reason": "no"} for number, kind in enumerate(kinds)]
+    monkeypatch.setattr(SweepTask, "states", lambda _: ends)
+    with pytest.raises(raised) as caught:
+        run_sweep(lambda _: None, lambda _: None, [])
+    assert str(caught.value).startswith(words)
 
 
 def test_a_sweep_is_done_only_when_every_job_has_an_end(

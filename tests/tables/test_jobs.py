@@ -87,7 +87,7 @@ def test_a_failure_stops_only_what_depends_on_it(make: Make) -> None:
     rows = [ROWS[0], bad, OTFKD, good]
     outcome = make(profiles={"mini": {"seeds": [0]}}, rows=rows)
     assert [(job.row.name, job.seed) for job, _ in outcome.failures] == [("simcse", 0), ("otfkd", 0)]
-    assert outcome.failures[1][1] == "row otfkd has no teacher: row simcse of seed 0 failed or is still to come"
+    assert outcome.failures[1][1].reason == "row otfkd has no teacher: row simcse of seed 0 failed or is still to come"
     assert by_row(outcome).keys() == {"encoder", "good"}
     spec = make_spec(profiles={"mini": {"seeds": [0]}}, rows=rows)
     made = tabulated("tiny", spec, "mini", outcome.published).markdown()
@@ -110,7 +110,7 @@ def test_a_fault_in_one_job_stops_no_other_and_it_is_tried_again(make: Make, mon
     with monkeypatch.context() as patched:
         failing(patched, ZeroDivisionError("oops"))
         outcome = make()
-    assert outcome.failures[0][1] == "ZeroDivisionError: oops"
+    assert outcome.failures[0][1].reason == "ZeroDivisionError: oops"
     assert {name: [row.seed for row in rows] for name, rows in by_row(outcome).items()} == {
         "encoder": [None], "simcse": [1], "otfkd": [1],
     }  # fmt: skip

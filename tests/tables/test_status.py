@@ -15,6 +15,7 @@ import otfkd.evaluation.scoring
 from otfkd.config.schema import Config
 from otfkd.data.sts import Suite
 from otfkd.models.registry import fingerprint_model
+from otfkd.runs.failure import failure_kept
 from otfkd.runs.rows import Cost
 from otfkd.tables.jobs import Job, filled, run_jobs, table_jobs
 from otfkd.tables.status import JobStatus, commands, job_states, overview, slurm_array
@@ -48,6 +49,11 @@ def test_states_from_new_to_finished(jobs: list[Job]) -> None:
     (folder / "results.jsonl").unlink()
     assert checkpoint.is_file()
     assert states(jobs) == ["interrupted", "waits", "new", "waits"]
+    with pytest.raises(ValueError, match="bang"), failure_kept(folder / "failure.json"):
+        raise ValueError("bang")
+    assert states(jobs) == ["failed", "waits", "new", "waits"]
+    assert "failed, is tried again\n" in overview(jobs) and "4 runs are left to train" in overview(jobs)
+    assert commands(jobs).count("otfkd-train") == 1
     run_jobs(jobs)
     assert states(jobs) == ["finished"] * 4
     assert overview(jobs).endswith("nothing is left to train\n")
