@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otfkd.base.errors import UserError
+from otfkd.base.launchers import check_environment
 from otfkd.cli.common import exit_with
 from otfkd.config.composition import prepare_overrides
 from otfkd.config.schema import Config
@@ -34,6 +35,7 @@ def main() -> None:
 
 def _main(arguments: argparse.Namespace) -> None:
     prepare_overrides(arguments.overrides, Config)
+    check_environment()
     if arguments.check:
         _check(arguments.experiments)
         return

@@ -4,6 +4,7 @@ import sys
 
 from omegaconf import DictConfig
 
+from otfkd.base.launchers import check_environment
 from otfkd.cli.common import keep_traceback, run_hydra
 from otfkd.config.schema import Config
 
@@ -11,6 +12,7 @@ from otfkd.config.schema import Config
 def task(composed: DictConfig) -> float | None:
     """Train one composed config; gives the selected dev score to a Hydra sweeper that optimises."""
     config = Config.from_hydra(composed)
+    check_environment()
     from otfkd.base.processes import rank
     from otfkd.tables.terminal import scores
     from otfkd.training.train import train

@@ -20,6 +20,7 @@ from torch import distributed
 from torch.multiprocessing.spawn import ProcessException, start_processes
 
 from otfkd.base.errors import Interrupted, UserError, first_line
+from otfkd.base.launchers import slurm_tasks, torchrun_processes
 from otfkd.base.logs import log_to_terminal
 from otfkd.base.processes import rank
 from otfkd.base.signals import stop_flag
@@ -51,21 +52,45 @@ def cluster(config: Config) -> ClusterEnvironment:
         )
     if config.trainer.accelerator == "gpu" and not (config.dry_run or torch.accelerator.is_available()):
         raise UserError("trainer.accelerator=gpu, but no GPU is to be seen here: leave it at auto, or go where one is")
+    started: ClusterEnvironment = LightningEnvironment()
+    if (count := torchrun_processes()) is not None:
+        if count != config.processes:
+            raise UserError(
+                f"torchrun started {count} processes, but trainer.devices={devices} trainer.nodes={nodes} asks for "
+                f"{config.processes}: make them its --nproc-per-node and --nnodes, or unset RANK, LOCAL_RANK and "
+                "WORLD_SIZE to have nothing to do with it"
+            )
+        started = TorchElasticEnvironment()
+    elif (tasks := slurm_tasks()) > 1:
+        _check_tasks(tasks, devices, nodes)
+        # Requeueing is the launcher's: a run saves itself when a signal comes.
+        started = SLURMEnvironment(auto_requeue=False)
     try:
-        started: ClusterEnvironment = LightningEnvironment()
-        if TorchElasticEnvironment.detect():
-            started = TorchElasticEnvironment()
-        elif config.processes > 1 and int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
-            # Requeueing is the launcher's: a run saves itself when a signal comes.
-            started = SLURMEnvironment(auto_requeue=False)
         started.validate_settings(devices, nodes)
-    except (ValueError, RuntimeError) as error:
+    except ValueError as error:
         raise UserError(f"trainer.devices={devices} trainer.nodes={nodes}: {first_line(error)}") from None
     if nodes > 1 and isinstance(started, LightningEnvironment):
         raise UserError(
             f"trainer.nodes={nodes} needs its processes started on every node: begin the command with srun or torchrun"
         )
     return started
+
+
+def _check_tasks(tasks: int, devices: int, nodes: int) -> None:
+    """Whether the tasks of a Slurm step are the processes of a run; each of them must come to the same answer.
+
+    Raises:
+        UserError: they are not.
+    """
+    known = "SLURM_NTASKS_PER_NODE" in os.environ
+    if tasks != devices * nodes or (nodes > 1 and not known):
+        raise UserError(
+            f"Slurm started this command {tasks} times{'' if known else ' without --ntasks-per-node'}, but "
+            f"trainer.devices={devices} trainer.nodes={nodes} asks for {devices * nodes}: give srun --nodes and "
+            "--ntasks-per-node and the command trainer=slurm, or unset SLURM_PROCID if each is to be a run of its own"
+        )
+    if not known:
+        os.environ["SLURM_NTASKS_PER_NODE"] = str(tasks)  # on one node --ntasks says as much, but not to Lightning
 
 
 def join(config: Config) -> bool:

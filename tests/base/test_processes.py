@@ -23,6 +23,7 @@ from otfkd.training.launch import cluster, join
 from otfkd.training.run import prepare
 from otfkd.training.train import train
 from tests.support.callbacks import joined_by
+from tests.support.commands import Command, assert_refused
 from tests.support.json_lines import json_lines
 from tests.support.masked_models import make_masked_model, seeded, words
 from tests.support.models import make_model
@@ -320,6 +321,9 @@ SLURM = {
     "SLURM_JOB_ID": "123456", "SLURM_NODELIST": "node[3-4]", "SLURM_PROCID": "3", "SLURM_LOCALID": "1",
     "SLURM_NODEID": "1", "SLURM_JOB_NAME": "train", "SLURM_JOB_NUM_NODES": "2",
 }  # fmt: skip
+# One of the tasks of srun --ntasks=4, which stands alone.
+ONE_OF_FOUR = {"SLURM_NTASKS_PER_NODE": None, "SLURM_NNODES": "1", "SLURM_JOB_NUM_NODES": "1", "SLURM_LOCALID": "3"}
+BATCH = {"ENVIRONMENT": "BATCH", "SLURM_JOB_ID": "123456", "SLURM_NTASKS": "4"}
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "RANK": "2", "LOCAL_RANK": "0", "GROUP_RANK": "1"}
 
 
@@ -327,8 +331,10 @@ TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "RANK": "2", "LOCAL_R
 def bare(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """An environment that no launcher has touched."""
     for name in [*os.environ]:
-        if name.startswith(("SLURM_", "TORCHELASTIC_")) or name in TORCHRUN:
+        if name.startswith(("SLURM_", "TORCHELASTIC_")) or name in (*TORCHRUN, "ENVIRONMENT"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "")
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE")  # so that it is undone should a test set it
     return monkeypatch
 
 
@@ -336,24 +342,44 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     ("environ", "devices", "nodes", "kind", "place"),
     [
         ({}, 1, 1, "LightningEnvironment", (0, 0)),
-        (SLURM, 1, 1, "LightningEnvironment", (0, 0)),  # one run a task: a sweep by srun
+        ({**SLURM, "SLURM_PROCID": None}, 1, 1, "LightningEnvironment", (0, 0)),  # one run a task: a sweep by srun
         ({}, 2, 1, "LightningEnvironment", (0, 0)),
         ({**SLURM, "SLURM_STEP_NUM_TASKS": "1"}, 2, 1, "LightningEnvironment", (0, 0)),  # a batch script without srun
         (SLURM, 2, 2, "SLURMEnvironment", (3, 1)),
         (TORCHRUN, 2, 2, "TorchElasticEnvironment", (2, 0)),
         ({**SLURM, **TORCHRUN}, 2, 2, "TorchElasticEnvironment", (2, 0)),  # torchrun under srun
+        ({**SLURM, **ONE_OF_FOUR}, 4, 1, "SLURMEnvironment", (3, 3)),  # srun --ntasks=4
+        # What a job left over of which this process is none.
+        ({"TORCHELASTIC_RUN_ID": "x"}, 1, 1, "LightningEnvironment", (0, 0)),
+        (
+            {"TORCHELASTIC_RUN_ID": "x", "MASTER_ADDR": "node3", "MASTER_PORT": "29500"},
+            2,
+            1,
+            "LightningEnvironment",
+            (0, 0),
+        ),
+        ({"SLURM_JOB_ID": "123456"}, 1, 1, "LightningEnvironment", (0, 0)),
+        ({"SLURM_JOB_ID": "123456", "SLURM_NTASKS": "4"}, 1, 1, "LightningEnvironment", (0, 0)),  # salloc's shell
+        ({"SLURM_JOB_ID": "123456", "SLURM_NTASKS": "4"}, 4, 1, "LightningEnvironment", (0, 0)),
+        ({"SLURM_JOB_ID": "123456", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, 1, 1, "LightningEnvironment", (0, 0)),
+        ({**BATCH, "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, 1, 1, "LightningEnvironment", (0, 0)),
+        ({**BATCH, "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, 4, 1, "LightningEnvironment", (0, 0)),
+        ({**TORCHRUN, "WORLD_SIZE": "1", "RANK": "0"}, 1, 1, "TorchElasticEnvironment", (0, 0)),
     ],
 )
 def test_who_started_the_processes_is_found(
-    configure: Callable[..., Config], bare: pytest.MonkeyPatch, environ: dict[str, str], devices: int, nodes: int,
+    configure: Callable[..., Config], bare: pytest.MonkeyPatch, environ: dict[str, str | None], devices: int,
+    nodes: int,
     kind: str, place: tuple[int, int],
 ) -> None:  # fmt: skip
     for name, value in environ.items():
-        bare.setenv(name, value)
+        if value is not None:
+            bare.setenv(name, value)
     found = cluster(configure(f"trainer.devices={devices}", f"trainer.nodes={nodes}"))
     assert type(found).__name__ == kind
     assert (found.global_rank(), found.local_rank()) == place
     if kind == "SLURMEnvironment":
+        assert found.world_size() == 4
         assert found.main_address == "node3"
         assert getattr(found, "auto_requeue") is False  # noqa: B009
 
@@ -363,9 +389,24 @@ def test_who_started_the_processes_is_found(
     [
         ({}, ("trainer.devices=3",), "data.batch_size=4 cannot be shared out equally among 3 processes"),
         ({}, ("trainer.nodes=2",), "trainer.nodes=2 needs its processes started on every node"),
-        (TORCHRUN, (), "does not match the world size"),
-        (TORCHRUN, ("trainer.devices=2",), "does not match the world size"),
+        (TORCHRUN, (), "torchrun started 4 processes, but trainer.devices=1 trainer.nodes=1 asks for 1: make them its"),
+        (TORCHRUN, ("trainer.devices=2",), "torchrun started 4 processes"),
+        ({**TORCHRUN, "RANK": "4"}, ("trainer.devices=4",), "RANK=4 and WORLD_SIZE=4: unset RANK and LOCAL_RANK"),
+        ({**TORCHRUN, "WORLD_SIZE": "four"}, ("trainer.devices=4",), "WORLD_SIZE=four, which is no number: unset it"),
+        ({"RANK": "", "TORCHELASTIC_RUN_ID": "x"}, (), "RANK=, which is no number: unset it"),
+        ({"WORLD_SIZE": "-1"}, (), "WORLD_SIZE=-1, which is no number"),
+        ({"RANK": "0", "TORCHELASTIC_RUN_ID": "x"}, (), "RANK=0 but no LOCAL_RANK and no WORLD_SIZE: unset RANK to"),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, (), "RANK=0 but no WORLD_SIZE: unset RANK and LOCAL_RANK to train in one"),
+        (
+            {"WORLD_SIZE": "2"},
+            ("trainer.devices=2",),
+            "WORLD_SIZE=2 but no RANK and no LOCAL_RANK: unset WORLD_SIZE to",
+        ),
+        (SLURM, (), "Slurm started this command 4 times, but trainer.devices=1 trainer.nodes=1 asks for 1: give srun"),
+        (SLURM, ("trainer.devices=2",), "Slurm started this command 4 times, but trainer.devices=2"),
         (SLURM, ("trainer.devices=4",), "ntasks-per-node=2"),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, (), "SLURM_PROCID=0 but no SLURM_LOCALID"),
+        ({**SLURM, "SLURM_STEP_NUM_TASKS": "4(x2)"}, ("trainer.devices=4",), "no number"),
     ],
 )
 def test_processes_that_do_not_fit_are_refused(
@@ -376,6 +417,32 @@ def test_processes_that_do_not_fit_are_refused(
         bare.setenv(name, value)
     with pytest.raises(UserError, match=sentence):
         train(configure(*overriding))
+
+
+@pytest.mark.parametrize("step", [{"SLURM_STEP_NUM_TASKS": "4"}, {}, {"SLURM_STEP_NUM_TASKS": "4", **BATCH}])
+@pytest.mark.parametrize("overriding", [(), ("trainer.devices=2",), ("trainer.devices=2", "trainer.nodes=2")])
+def test_every_task_of_a_step_comes_to_the_same_answer(
+    configure: Callable[..., Config], bare: pytest.MonkeyPatch, step: dict[str, str], overriding: tuple[str, ...]
+) -> None:
+    """srun --ntasks=4, which does not say how many there are on a node."""
+    answers = set()
+    for task in "0123":
+        for name, value in {**step, "SLURM_NTASKS": "4", "SLURM_PROCID": task, "SLURM_LOCALID": task}.items():
+            bare.setenv(name, value)
+        with pytest.raises(UserError, match="Slurm started this command 4 times without --ntasks-per-node") as refused:
+            train(configure(*overriding))
+        answers.add(str(refused.value))
+    assert len(answers) == 1
+    found = [cluster(configure("trainer=slurm", "trainer.accelerator=cpu")) for _ in "12"]
+    assert [(one.global_rank(), one.local_rank(), one.world_size()) for one in found] == [(3, 3, 4)] * 2
+
+
+@pytest.mark.parametrize("command", ["train", "reproduce"])
+def test_what_lightning_would_choke_on_is_refused_first(
+    otfkd_command: Command, bare: pytest.MonkeyPatch, command: str
+) -> None:
+    bare.setenv("RANK", "one")
+    assert_refused(otfkd_command(command), "the environment has RANK=one, which is no number: unset it")
 
 
 def test_the_presets_compose(configure: Callable[..., Config], bare: pytest.MonkeyPatch) -> None:
