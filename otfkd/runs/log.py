@@ -12,6 +12,9 @@ from otfkd.runs.rotations import Follows, Refused, Rotated
 
 Point = tuple[int, Mapping[str, float]]  # an optimizer step and its numbers
 
+# How old the newest time may be at a kill: so many seconds, or this share of the attempt, whichever is more.
+_BEAT, _SHARE = 1.0, 0.01
+
 SAME = 0.95  # rank correlation from which on a new teacher is said to be much like the student
 
 
@@ -37,6 +40,7 @@ class RunLog:
             self._timings.drop_half_line()  # the others are cut back to a checkpoint's length
         self._mirror = mirror
         self._opened = time.monotonic()
+        self._told = 0.0  # seconds until the newest time that was written
 
     @rank_zero_only
     def metrics(self, step: int, values: dict[str, Any]) -> None:
@@ -60,8 +64,17 @@ class RunLog:
     @rank_zero_only
     def timing(self, event: str, **facts: Any) -> None:
         """Write when something happened: in seconds since the log was opened, and by the calendar."""
-        seconds = time.monotonic() - self._opened
-        self._timings.append({"event": event, "seconds": round(seconds, 3), "at": round(time.time(), 3), **facts})
+        self._told = time.monotonic() - self._opened
+        self._timings.append({"event": event, "seconds": round(self._told, 3), "at": round(time.time(), 3), **facts})
+
+    @rank_zero_only
+    def alive(self, step: int) -> None:
+        """Write that a step is done, so that a kill loses the time of little more than it.
+
+        Ever more rarely, or the lines would be as many as the steps.
+        """
+        if time.monotonic() - self._opened > max(self._told + _BEAT, self._told * (1 + _SHARE)):
+            self.timing("alive", step=step)
 
     def offsets(self) -> dict[str, int]:
         return {"metrics": self._metrics.size(), "rotations": self._rotations.size()}

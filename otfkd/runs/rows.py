@@ -32,7 +32,7 @@ class Cost(BaseModel):
 
     Attributes:
         seconds: of the clock, over all attempts at the run, once its text is tokenised and embeddings that it reads are
-            precomputed.
+            precomputed; of an attempt that was killed, until its last step but for a second or 1 % of the attempt.
         forwards: encoder passes over one view of a micro-batch, a backward pass counted as two; of a teacher whose
             embeddings are precomputed, one pass over the corpus.
         peak_bytes: of memory, the GPU's where there is one; None where the system does not tell.

@@ -87,6 +87,7 @@ class StepReport(L.Callback):
         if trainer.global_step == self.step:
             return
         self.step = trainer.global_step
+        self.run_log.alive(self.step)
         assert isinstance(module, TrainingModule)
         values = module.step_metrics()
         last = self.step == self.total

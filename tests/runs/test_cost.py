@@ -11,6 +11,7 @@ from otfkd.base.memory import peak_memory
 from otfkd.config.schema import Config
 from otfkd.runs.cost import forwards, read_cost
 from otfkd.runs.folder import RunFolder
+from otfkd.runs.log import RunLog
 
 Configure = Callable[..., Config]
 
@@ -118,6 +119,56 @@ def test_what_a_killed_session_did_counts_until_its_last_word(configure: Configu
         ],
     )
     assert read_cost(RunFolder(folder), configure(), 0, 60).seconds == 49.0
+
+
+class Clock:
+    """Tells the time that it is set to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(("pace", "steps"), [(0.125, 400), (4.0, 300), (90.0, 50)])
+def test_a_killed_attempt_costs_the_time_until_its_last_step(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pace: float, steps: int
+) -> None:
+    """Wherever it is killed, to a second or a hundredth; and no line a step."""
+    clock, config = Clock(), configure()
+    monkeypatch.setattr("otfkd.runs.log.time", clock)
+    run = RunLog(RunFolder(tmp_path))
+    opened = clock.now
+    run.timing("start", step=0)
+    for step in range(1, steps + 1):
+        clock.now += pace
+        run.alive(step)
+        spent = clock.now - opened
+        counted = read_cost(RunFolder(tmp_path), config, 0, 60).seconds
+        assert spent - max(1.0, 0.01 * spent) <= counted <= spent
+    clock.now += 10_000  # dead
+    again = RunLog(RunFolder(tmp_path))
+    again.timing("start", step=0)
+    clock.now += 7.0
+    again.timing("stop", step=12)
+    assert read_cost(RunFolder(tmp_path), config, 0, 60).seconds == counted + 7.0
+    if pace < 1:
+        assert len(RunFolder(tmp_path).read_timings()) < 60
+
+
+def test_every_step_of_a_run_is_told_where_steps_are_long(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from otfkd.training.train import train
+
+    monkeypatch.setattr("otfkd.runs.log._BEAT", 0.0)
+    monkeypatch.setattr("otfkd.runs.log._SHARE", 0.0)
+    told = RunFolder(train(configure("trainer.max_steps=4", "trainer.accumulate=2")).folder).read_timings()
+    assert [one.step for one in told if one.event == "alive"] == [1, 2, 3, 4]
 
 
 def test_peak_memory_is_more_than_a_megabyte() -> None:
