@@ -20,7 +20,7 @@ from otfkd.evaluation.significance import (
     williams_spearman,
 )
 from otfkd.reporting.graded_pairs import cosines, embed_pairs, grades, read_suite, scored_model
-from otfkd.runs.folder import RunFolder, is_kept_aside
+from otfkd.runs.folder import RunFolder, State, find_runs, is_kept_aside
 from otfkd.runs.rows import Row, read_rows
 
 log = logging.getLogger("otfkd")
@@ -50,11 +50,12 @@ class ScoredRun:
 
 @dataclass(frozen=True)
 class Arm:
-    """A method: its letter in the table, where it was found, and its runs by seed."""
+    """A method: its letter in the table, where it was found, its runs by seed, and the state of those unfinished."""
 
     letter: str
     path: Path
     runs: dict[int, ScoredRun]
+    unfinished: dict[int, State]
 
     @property
     def row(self) -> Row:
@@ -83,6 +84,11 @@ class Match:
     method: Arm
     seeds: tuple[int, ...]
     pairs: PairScores | None = None
+
+    @property
+    def wanted(self) -> list[int]:
+        """Every seed that either arm has, finished or not: to compare fewer must be said."""
+        return sorted({seed for arm in (self.baseline, self.method) for seed in (*arm.runs, *arm.unfinished)})
 
     @property
     def runs(self) -> list[ScoredRun]:
@@ -165,7 +171,17 @@ def _read_arm(letter: str, path: Path) -> Arm:
         raise UserError(f"{path} has no test scores of a selected checkpoint: give a folder with finished runs")
     if len({run.row.config_hash for run in runs.values()}) > 1:
         raise UserError(f"{path} holds runs of several configs: name those of one (NAME/HASH)")
-    return Arm(letter, path, dict(sorted(runs.items())))
+    (config_hash,) = {run.row.config_hash for run in runs.values()}
+    unfinished = {seed: state for seed, state in _unfinished(path, config_hash) if seed not in runs}
+    return Arm(letter, path, dict(sorted(runs.items())), unfinished)
+
+
+def _unfinished(path: Path, config_hash: str | None) -> Iterator[tuple[int, State]]:
+    """The seeds of a config that were begun below a folder and have no scores."""
+    for folder in find_runs(path) if path.is_dir() else ():
+        origin = folder.read_provenance()
+        if origin is not None and origin.seed is not None and origin.config_hash == config_hash:
+            yield origin.seed, folder.state
 
 
 def _selected_runs(path: Path) -> Iterator[tuple[int, ScoredRun]]:

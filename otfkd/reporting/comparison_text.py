@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from otfkd.evaluation.significance import MIN_PERMUTATION_SEEDS, RESAMPLES, Interval, seeds_needed
-from otfkd.reporting.comparison import AVERAGE, Judged, Match
+from otfkd.reporting.comparison import AVERAGE, Arm, Judged, Match
 
 
 def comparison_text(matches: Sequence[Match], verdicts: Sequence[Judged]) -> str:
@@ -22,7 +22,9 @@ def _table(verdicts: Sequence[Judged]) -> str:
     rows = [[*head, "permutation p", "p", "Holm p", "verdict"]]
     for match, verdict in verdicts:
         means = [f"{verdict.baseline:.2f}", f"{verdict.method:.2f}", f"{verdict.difference:+.2f}"]
-        intervals = [_interval(verdict.interval), str(verdict.n), _interval(verdict.pairs)]
+        wanted = len(match.wanted)
+        n = str(verdict.n) if verdict.n == wanted else f"{verdict.n} of {wanted}"
+        intervals = [_interval(verdict.interval), n, _interval(verdict.pairs)]
         tests = [_p(verdict.permutation_p), _p(verdict.p), _p(verdict.adjusted), verdict.word]
         rows.append([match.method.letter, verdict.task, *means, *intervals, *tests])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -59,10 +61,17 @@ def _notes(matches: Sequence[Match], verdicts: Sequence[Judged]) -> str:
     if 1 in counts:
         said.append("Where n is 1, p is of Williams' test on ranks: of these two checkpoints, not of the two methods.")
     for match in matches:
-        if alone := sorted(match.baseline.runs.keys() ^ match.method.runs.keys()):
-            seeds = ", ".join(map(str, alone))
-            said.append(f"Seeds that only one of A and {match.method.letter} has are left out: {seeds}.")
+        if lacking := [told for arm in (match.baseline, match.method) if (told := _lacking(arm, match))]:
+            had = f"{len(match.seeds)} of the {len(match.wanted)} seeds that there are"
+            said.append(f"{match.method.letter} is compared on {had}, no more: {'; '.join(lacking)}.")
     return "\n".join([*said, *(_seeds_line(match, verdicts) for match in matches)])
+
+
+def _lacking(arm: Arm, match: Match) -> str:
+    """Which seeds one side has no scores of, and why where that is known."""
+    missing = [seed for seed in match.wanted if seed not in arm.runs]
+    each = [f"{seed} ({arm.unfinished[seed]})" if seed in arm.unfinished else str(seed) for seed in missing]
+    return f"{arm.letter} has no scores of seed {', '.join(each)}" if each else ""
 
 
 def _seeds_line(match: Match, verdicts: Sequence[Judged]) -> str:

@@ -22,6 +22,8 @@ from otfkd.evaluation.significance import Array, bootstrap_pairs, percentile_int
 from otfkd.evaluation.sts import similarities, spearman
 from otfkd.models.export import save_encoder
 from otfkd.models.registry import load_encoder
+from otfkd.runs.failure import failure_kept
+from otfkd.runs.folder import Provenance, RunFolder
 from otfkd.runs.rows import Row, append_row, read_rows, write_rows
 from tests.support.commands import Command, Outcome, assert_refused
 from tests.support.models import make_model
@@ -84,8 +86,34 @@ def test_runs_are_paired_by_seed(compare: Command, tmp_path: Path) -> None:
     a = arm(tmp_path / "a", [10, 70, 75, 71])
     b = arm(tmp_path / "b", [71, 77, 74, 99], first_seed=1)
     shown = compare(a, b)
-    assert cells(shown, "tiny")[:5] == ["72.00", "74.00", "+2.00", "-0.48 to +4.48", "3"]
-    assert "Seeds that only one of A and B has are left out: 0, 4." in shown.out
+    assert cells(shown, "tiny")[:5] == ["72.00", "74.00", "+2.00", "-0.48 to +4.48", "3 of 5"]
+    lacking = "A has no scores of seed 4; B has no scores of seed 0"
+    assert f"B is compared on 3 of the 5 seeds that there are, no more: {lacking}." in shown.out
+
+
+def test_a_seed_that_did_not_finish_is_missed(
+    compare: Command, tmp_path: Path, configure: Callable[..., Config]
+) -> None:
+    """On both sides, so that each of them has as many scores as the other."""
+    a, b = arm(tmp_path / "a", [70, 75, 71]), arm(tmp_path / "b", [71, 77, 74])
+    c = arm(tmp_path / "c", [71, 77, 74])
+    whole = compare(a, b)
+    assert cells(whole, "tiny")[4] == "3"
+    assert "compared on" not in whole.out
+    facts = Provenance(config_hash="0123456789", seed=3)
+    for path in (a, b):
+        RunFolder(path / "s3").describe(configure(), "the plan", facts)
+    with pytest.raises(ValueError, match="bang"), failure_kept(RunFolder(b / "s3").failure_file):
+        raise ValueError("bang")
+    # Of another config, or kept aside.
+    RunFolder(a / "s4").describe(configure(), "the plan", Provenance(config_hash="abcdef0123", seed=4))
+    RunFolder(a / "s5.kept-1").describe(configure(), "the plan", facts.model_copy(update={"seed": 5}))
+    shown = compare(a, b, c)
+    assert [cells(shown, "tiny", letter)[4] for letter in "BC"] == ["3 of 4"] * 2
+    assert "B is compared on 3 of the 4 seeds that there are, no more: A has no scores of seed 3 (new); " \
+        "B has no scores of seed 3 (failed)." in shown.out  # fmt: skip
+    assert "C is compared on 3 of the 4 seeds that there are, no more: A has no scores of seed 3 (new); " \
+        "C has no scores of seed 3." in shown.out  # fmt: skip
 
 
 def test_runs_may_be_named_in_every_way(compare: Command, tmp_path: Path) -> None:
