@@ -30,7 +30,7 @@ def measure() -> list[Row]:
 
     def ours(compute: Compute) -> dict[str, float]:
         found = evaluate(encoder, tasks, batch_size=batch, max_length=length, compute=compute)
-        return {name: score.all for name, score in found.items()}
+        return {name: score.all for name, score in found.items() if score.all is not None}
 
     arms: dict[str, Callable[[], dict[str, float]]] = {
         "peer": lambda: peer(model, tasks, batch),

@@ -1,13 +1,11 @@
 """From a model and a suite to result rows, the same way for a run's model and for any other."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
-
-from torch import Tensor
 
 from otfkd.base.errors import DivergenceError, UserError
 from otfkd.base.hashing import hash_weights
@@ -21,7 +19,7 @@ from otfkd.data.transfer import TransferTask
 from otfkd.evaluation.geometry import geometry
 from otfkd.evaluation.relatedness import PROTOCOL as SUPERVISED
 from otfkd.evaluation.relatedness import evaluate_relatedness
-from otfkd.evaluation.sts import PROTOCOL, average, embed, evaluate, score_task
+from otfkd.evaluation.sts import COLLAPSED, PROTOCOL, StsScore, average, embed, evaluate, score_task
 from otfkd.evaluation.transfer import PROTOCOLS, evaluate_transfer
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import find_model, load_encoder, saved_pooler
@@ -48,31 +46,47 @@ class Origin:
 
 
 def dev_score(encoder: Encoder, suite: Suite, config: EvaluationConfig) -> float:
-    """The number that selects checkpoints: Spearman x 100 over all pairs of the suite's dev task."""
+    """The number that selects checkpoints: Spearman x 100 over all pairs of the suite's dev task.
+
+    Raises:
+        DivergenceError: it is undefined, so that the model cannot be selected.
+    """
     scores = evaluate(
         encoder, (suite.dev,), batch_size=config.batch_size, max_length=config.max_length, compute=config.dev_compute
     )
-    return scores[suite.dev.name].all
+    dev = scores[suite.dev.name].all
+    if dev is None:
+        raise DivergenceError(COLLAPSED)
+    return dev
 
 
 def score_rows(encoder: Encoder, suite: Suite, config: EvaluationConfig, origin: Origin) -> list[Row]:
-    """Score an encoder on a suite: its dev row, with the geometry of its dev sentences, and its test row."""
+    """Score an encoder on a suite: its dev row, with the geometry of its dev sentences, and its test row.
+
+    Raises:
+        DivergenceError: no task has a score.
+    """
     tasks = (suite.dev, *suite.test)
     vectors = embed(encoder, tasks, batch_size=config.batch_size, max_length=config.max_length)
     facts = _facts(encoder, origin, ", ".join(filter(None, [PROTOCOL, suite.text])), config)
     facts |= {"suite": suite.name, "suite_sha256": suite.checksum}
+    scores = {task.name: score_task(task, vectors) for task in tasks}
+    _refuse_collapsed(scores)
+    dev, test = {suite.dev.name: scores[suite.dev.name]}, {task.name: scores[task.name] for task in suite.test}
     return [
-        Row(**facts, split="dev", **_scored((suite.dev,), vectors), geometry=geometry(suite.dev, vectors).as_dict()),
-        Row(**facts, split="test", **_scored(suite.test, vectors)),
+        Row(**facts, split="dev", **_scored(dev), geometry=geometry(suite.dev, vectors).as_dict()),
+        Row(**facts, split="test", **_scored(test)),
     ]
 
 
 def score_geometry(encoder: Encoder, task: Task, config: EvaluationConfig, origin: Origin) -> Row:
     """The row of one task with the geometry of its sentences."""
     vectors = embed(encoder, (task,), batch_size=config.batch_size, max_length=config.max_length)
+    scores = {task.name: score_task(task, vectors)}
+    _refuse_collapsed(scores)
     return Row(
         **_facts(encoder, origin, f"{PROTOCOL}, {REJOINED}", config),
-        **_scored((task,), vectors),
+        **_scored(scores),
         geometry=geometry(task, vectors).as_dict(),
         split=config.split or "dev",
         suite="geometry",
@@ -120,8 +134,18 @@ def _facts(encoder: Encoder, origin: Origin, protocol: str, config: EvaluationCo
     }
 
 
-def _scored(tasks: Sequence[Task], vectors: dict[str, Tensor]) -> dict[str, Any]:
-    scores = {task.name: score_task(task, vectors) for task in tasks}
+def _refuse_collapsed(scores: Mapping[str, StsScore]) -> None:
+    """Mark tasks that have no score, unless none has."""
+    undefined = [task for task, score in scores.items() if score.all is None]
+    if len(undefined) == len(scores):
+        raise DivergenceError(COLLAPSED)
+    if undefined:
+        log.warning(
+            "%s: undefined, for all pairs have the same similarity, and so is an average of them", ", ".join(undefined)
+        )
+
+
+def _scored(scores: dict[str, StsScore]) -> dict[str, Any]:
     return {"scores": {task: score.as_dict() for task, score in scores.items()}, "average": average(scores)}
 
 

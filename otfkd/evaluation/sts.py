@@ -24,12 +24,14 @@ log = logging.getLogger("otfkd")
 # narrowest cones that were seen, of an encoder's first layers, have cosines that spread over 1e-6.
 ROUNDING = 1e-10
 
+COLLAPSED = "Spearman is undefined, for all pairs have the same similarity: the embeddings collapsed"
+
 PROTOCOL = "float32 embeddings, cosine, Spearman x 100, no regressor"
 
 
 @dataclass(frozen=True)
 class StsScore:
-    """Spearman x 100 of one task, aggregated in the three ways papers differ in.
+    """Spearman x 100 of one task, aggregated in the three ways papers differ in; None where it is undefined.
 
     Attributes:
         all: over all pairs of the task at once; the number that tables show.
@@ -38,9 +40,9 @@ class StsScore:
         pairs: scored pairs.
     """
 
-    all: float
-    mean: float
-    wmean: float
+    all: float | None
+    mean: float | None
+    wmean: float | None
     pairs: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -55,7 +57,7 @@ def spearman(similarities: NDArray[np.float64], gold: NDArray[np.float64]) -> fl
     """
     value = float("nan") if np.ptp(similarities) <= ROUNDING else float(spearmanr(similarities, gold).statistic) * 100
     if not np.isfinite(value):
-        raise DivergenceError("Spearman is undefined, for all pairs have the same similarity: the embeddings collapsed")
+        raise DivergenceError(COLLAPSED)
     return value
 
 
@@ -69,16 +71,28 @@ def similarities(left: Tensor, right: Tensor) -> NDArray[np.float64]:
 
 
 def score_task(task: Task, vectors: dict[str, Tensor]) -> StsScore:
-    """Score a task from the embeddings of its sentences."""
+    """Score a task from the embeddings of its sentences.
+
+    Where all pairs have the same similarity there is no score, nor a mean over the subsets of which one is such.
+    """
     parts = []
     for subset in task.subsets:
         left, right, gold = zip(*subset.pairs, strict=True)
         rows = [_stack(vectors, left), _stack(vectors, right)]
         parts.append((similarities(*rows), np.array(gold)))
-    each = np.array([spearman(*part) for part in parts])
     sizes = np.array([len(gold) for _, gold in parts])
-    pooled = spearman(np.concatenate([sims for sims, _ in parts]), np.concatenate([gold for _, gold in parts]))
-    return StsScore(pooled, float(each.mean()), float(np.average(each, weights=sizes)), int(sizes.sum()))
+    pooled = _defined(np.concatenate([sims for sims, _ in parts]), np.concatenate([gold for _, gold in parts]))
+    each = [score for part in parts if (score := _defined(*part)) is not None]
+    if len(each) < len(parts):
+        return StsScore(pooled, None, None, int(sizes.sum()))
+    return StsScore(pooled, float(np.mean(each)), float(np.average(each, weights=sizes)), int(sizes.sum()))
+
+
+def _defined(similarities: NDArray[np.float64], gold: NDArray[np.float64]) -> float | None:
+    try:
+        return spearman(similarities, gold)
+    except DivergenceError:
+        return None
 
 
 def _stack(vectors: dict[str, Tensor], sentences: tuple[str, ...]) -> Tensor:
@@ -108,6 +122,10 @@ def evaluate(
     return {task.name: score_task(task, vectors) for task in tasks}
 
 
-def average(scores: dict[str, StsScore]) -> float:
-    """Mean of the tasks' 'all' scores, each rounded to two decimals first, as the field's scripts do."""
-    return float(np.mean([round(score.all, 2) for score in scores.values()]))
+def average(scores: dict[str, StsScore]) -> float | None:
+    """Mean of the tasks' 'all' scores, each rounded to two decimals first, as the field's scripts do.
+
+    None where a task has none: a mean over fewer tasks is another number.
+    """
+    known = [round(score.all, 2) for score in scores.values() if score.all is not None]
+    return float(np.mean(known)) if len(known) == len(scores) else None

@@ -35,8 +35,8 @@ class ScoredRun:
     row: Row
     folder: RunFolder
 
-    def score(self, task: str) -> float:
-        """Spearman x 100 over all pairs of a task, or the average of the tasks.
+    def score(self, task: str) -> float | None:
+        """Spearman x 100 over all pairs of a task, or the average of the tasks; None where it is undefined.
 
         Raises:
             UserError: it was not scored.
@@ -95,10 +95,27 @@ class Match:
         """Those of both arms that count here."""
         return [arm.runs[seed] for arm in (self.baseline, self.method) for seed in self.seeds]
 
-    def each(self, measure: Callable[[ScoredRun], float | Array]) -> tuple[Array, Array]:
+    @property
+    def tasks(self) -> list[str]:
+        """Every task of either arm, then their average where there are several."""
+        tasks = list(dict.fromkeys([*self.baseline.tasks, *self.method.tasks]))
+        return [*tasks, AVERAGE] if len(tasks) > 1 else tasks
+
+    @cached_property
+    def undefined(self) -> dict[str, list[str]]:
+        """The tasks that cannot be compared, and whose score of them is undefined."""
+        found = {
+            task: [f"seed {seed} of {arm.letter}" for arm in (self.baseline, self.method) for seed in self.seeds
+                   if arm.runs[seed].score(task) is None]
+            for task in self.tasks
+        }  # fmt: skip
+        return {task: whose for task, whose in found.items() if whose}
+
+    def each(self, measure: Callable[[ScoredRun], float | Array | None]) -> tuple[Array, Array]:
         """A number or an array of each run, stacked by seed, of the baseline and of the method."""
         first, second = (
-            np.array([measure(arm.runs[seed]) for seed in self.seeds]) for arm in (self.baseline, self.method)
+            np.array([measure(arm.runs[seed]) for seed in self.seeds], dtype=np.float64)
+            for arm in (self.baseline, self.method)
         )
         return first, second
 
@@ -116,6 +133,7 @@ class Match:
         drawn = {
             task: bootstrap_pairs(*self.cosines(task), gold, seed=number)
             for number, (task, gold) in enumerate(self.pairs.gold.items())
+            if task not in self.undefined
         }
         return {**drawn, AVERAGE: np.mean(list(drawn.values()), axis=0)}
 
@@ -254,6 +272,8 @@ def _score_pairs(runs: Iterable[ScoredRun]) -> PairScores:
 def judge(matches: Sequence[Match]) -> list[Judged]:
     """Verdicts, match by match; the tasks of all matches are corrected together, and so are the averages.
 
+    What is undefined has no verdict: `Match.undefined` says what.
+
     Raises:
         UserError: as `Match.judge`.
     """
@@ -267,5 +287,6 @@ def judge(matches: Sequence[Match]) -> list[Judged]:
 
 
 def _judge_together(family: Sequence[tuple[Match, str]]) -> list[Judged]:
-    verdicts = adjust([match.judge(task) for match, task in family])
-    return [(match, verdict) for (match, _), verdict in zip(family, verdicts, strict=True)]
+    defined = [(match, task) for match, task in family if task not in match.undefined]
+    verdicts = adjust([match.judge(task) for match, task in defined])
+    return [(match, verdict) for (match, _), verdict in zip(defined, verdicts, strict=True)]

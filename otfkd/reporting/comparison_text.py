@@ -8,7 +8,7 @@ from otfkd.reporting.comparison import AVERAGE, Arm, Judged, Match
 
 def comparison_text(matches: Sequence[Match], verdicts: Sequence[Judged]) -> str:
     """What is compared, the verdicts as a table, and what a reader must know to read it."""
-    return f"{_legend(matches)}\n\n{_table(verdicts)}\n\n{_notes(matches, verdicts)}\n"
+    return f"{_legend(matches)}\n\n{_table(matches, verdicts)}\n\n{_notes(matches, verdicts)}\n"
 
 
 def _legend(matches: Sequence[Match]) -> str:
@@ -16,8 +16,8 @@ def _legend(matches: Sequence[Match]) -> str:
     return "\n".join(f"{arm.letter}  {arm.row.name}, {arm.path}, seeds {', '.join(map(str, arm.runs))}" for arm in arms)
 
 
-def _table(verdicts: Sequence[Judged]) -> str:
-    others = ", ".join(dict.fromkeys(match.method.letter for match, _ in verdicts))
+def _table(matches: Sequence[Match], verdicts: Sequence[Judged]) -> str:
+    others = ", ".join(match.method.letter for match in matches)
     head = ["", "task", "mean A", f"mean {others}", "difference", "95 % t interval", "n", "95 % over pairs"]
     rows = [[*head, "permutation p", "p", "Holm p", "verdict"]]
     for match, verdict in verdicts:
@@ -27,6 +27,7 @@ def _table(verdicts: Sequence[Judged]) -> str:
         intervals = [_interval(verdict.interval), n, _interval(verdict.pairs)]
         tests = [_p(verdict.permutation_p), _p(verdict.p), _p(verdict.adjusted), verdict.word]
         rows.append([match.method.letter, verdict.task, *means, *intervals, *tests])
+    rows += [[match.method.letter, task, *"-" * 9, "undefined"] for match in matches for task in match.undefined]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     aligned = "".join(f"{{:{'<' if column in (0, 1, 11) else '>'}{width}}}  " for column, width in enumerate(widths))
     return "\n".join(aligned.format(*row).rstrip() for row in rows)
@@ -64,6 +65,10 @@ def _notes(matches: Sequence[Match], verdicts: Sequence[Judged]) -> str:
         if lacking := [told for arm in (match.baseline, match.method) if (told := _lacking(arm, match))]:
             had = f"{len(match.seeds)} of the {len(match.wanted)} seeds that there are"
             said.append(f"{match.method.letter} is compared on {had}, no more: {'; '.join(lacking)}.")
+        said += [
+            f"{match.method.letter}: {task} is not compared, for it is undefined with {', '.join(whose)}."
+            for task, whose in match.undefined.items()
+        ]
     return "\n".join([*said, *(_seeds_line(match, verdicts) for match in matches)])
 
 
@@ -78,7 +83,10 @@ def _seeds_line(match: Match, verdicts: Sequence[Judged]) -> str:
     letter, n = match.method.letter, len(match.seeds)
     if n == 1:
         return f"{letter}: one seed shows no spread, so how many seeds a claim of this size needs cannot be said."
-    claim = [verdict for each, verdict in verdicts if each is match][-1]
+    claims = [verdict for each, verdict in verdicts if each is match]
+    if not claims:
+        return f"{letter}: no score is defined for every seed, so there is nothing to claim."
+    claim = claims[-1]
     baseline, method = match.each(lambda run: run.score(claim.task))
     spread = float((method - baseline).std(ddof=1))
     needed = seeds_needed(claim.difference, spread) or "endlessly many"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from otfkd.base.files import read_json_lines, write_text
 
@@ -85,8 +85,9 @@ class Row(BaseModel):
         checkpoint: `selected` by dev, or `last`; `given` for a model that was not trained here.
         step: optimizer steps the model was trained for.
         generation: rotations before that step.
-        scores: task to {all, mean, wmean, pairs}.
-        average: mean of the tasks' 'all'; of accuracies for transfer, of Pearsons for the supervised tasks.
+        scores: task to {all, mean, wmean, pairs}; None for what is undefined, all pairs being alike to the model.
+        average: mean of the tasks' 'all', None where one is; of accuracies for transfer, of Pearsons for the supervised
+            tasks.
         geometry: of the split's sentences, {alignment, uniformity, anisotropy, effective_rank, sentences, positives};
             dev rows have it, and test rows of evaluation=geometry.
         protocol: how the scores were made.
@@ -111,8 +112,8 @@ class Row(BaseModel):
     step: int | None
     generation: int | None
     pooler: str
-    scores: dict[str, dict[str, float]]
-    average: float
+    scores: dict[str, dict[str, float | None]]
+    average: float | None
     geometry: dict[str, float] | None = None
     protocol: str
     suite: str
@@ -125,6 +126,14 @@ class Row(BaseModel):
     fine_tuned: FineTuned | None = None
     skipped: int | None = None
     environment: dict[str, Any]
+
+    @field_validator("average")
+    @classmethod
+    def _of_all_tasks(cls, average: float | None, known: ValidationInfo) -> float | None:
+        scores: dict[str, dict[str, float | None]] = known.data.get("scores", {})
+        if (average is None) != any(of_task.get("all", 0.0) is None for of_task in scores.values()):
+            raise ValueError("it is null where a task has no score, and only there")
+        return average
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:

@@ -12,8 +12,8 @@ AVERAGE = "average"
 COSTS = ("minutes", "minutes with teacher", "k forwards", "k forwards with teacher", "GiB", "minutes to teacher's dev")
 
 
-def score_columns(row: Row, kind: Literal["sts", "transfer"]) -> dict[str, float]:
-    """A run's scores, task by task, then their average where there are several.
+def score_columns(row: Row, kind: Literal["sts", "transfer"]) -> dict[str, float | None]:
+    """A run's scores, task by task, then their average where there are several; None where one is undefined.
 
     Raises:
         UserError: a row of other tasks, or of a protocol no final table may show.
@@ -31,11 +31,16 @@ def score_columns(row: Row, kind: Literal["sts", "transfer"]) -> dict[str, float
 
 
 def average_of_scores(row: Row) -> float | None:
-    """The mean of a row's own scores, each rounded first as in scoring; None for tasks that no table shows."""
+    """The mean of a row's own scores, each rounded first as in scoring; None where one is undefined.
+
+    What no table shows is left as it is.
+    """
     for metric in ("all", "accuracy"):
         if all(metric in scores for scores in row.scores.values()):
-            return fmean(round(scores[metric], 2) for scores in row.scores.values())
-    return None
+            found = [scores[metric] for scores in row.scores.values()]
+            known = [round(score, 2) for score in found if score is not None]
+            return fmean(known) if len(known) == len(found) else None
+    return row.average
 
 
 def known_cost(row: Row) -> Cost:

@@ -54,7 +54,16 @@ class _Part:
         return f"{what}, {f'mean of {len(tasks)} tasks' if len(tasks) > 1 else next(iter(tasks))}"
 
     def scores(self, row: RowSpec) -> tuple[float, ...]:
-        return tuple(one.result.average for one in self.runs[row.name])
+        """Of each seed.
+
+        Raises:
+            UserError: one has no average, and a mean over the others would be another number.
+        """
+        found = [one.result.average for one in self.runs[row.name]]
+        known = [score for score in found if score is not None]
+        if len(known) < len(found):
+            raise UserError(f"the average of {row.label} is undefined with {len(found) - len(known)} of its seeds")
+        return tuple(known)
 
     def compute(self, row: RowSpec) -> float | None:
         """Encoder passes, mean over seeds; None where a run, or one that it started from, is not known."""

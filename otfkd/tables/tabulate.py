@@ -72,10 +72,10 @@ def _check_seeds(spec: TableSpec, name: str, rows: Sequence[Row]) -> None:
 def _check_averages(spec: TableSpec, name: str, rows: Sequence[Row]) -> None:
     """Refuse an average that is of other scores than those beside it."""
     for row in rows:
-        own = average_of_scores(row)
-        if own is not None and not math.isclose(row.average, own, rel_tol=0, abs_tol=_LAST_DIGITS):
+        given, own = (math.nan if one is None else one for one in (row.average, average_of_scores(row)))
+        if not (math.isclose(given, own, rel_tol=0, abs_tol=_LAST_DIGITS) or (math.isnan(given) and math.isnan(own))):
             raise UserError(
-                f"row {name} of '{spec.title}' has the average {row.average:.6f} with seed {row.seed}, and its scores "
+                f"row {name} of '{spec.title}' has the average {given:.6f} with seed {row.seed}, and its scores "
                 f"make {own:.6f}: restore its results, or make the table again"
             )
 
@@ -185,7 +185,7 @@ def _notes(spec: TableSpec, profile: str, rows: Sequence[Row], parts: Sequence[P
             f"Bold: above '{label}' by the paired t interval over common seeds, at 5 % after Holm's correction over "
             "all tests of the table's part."
         )
-    notes += _trained_on(rows)
+    notes += [*_undefined(rows), *_trained_on(rows)]
     quoted = dict.fromkeys(f"{one.label}: {one.source}" for part in parts for one in part.quoted)
     if quoted:
         notes.append(f"Quoted rows were published, not measured here. {'; '.join(quoted)}.")
@@ -214,6 +214,14 @@ def _cost_notes(spec: TableSpec, profile: str) -> list[str]:
     if any(row.student for row in spec.at(profile)):
         notes.append("A model that is trained further counts like an initial teacher, and so does its own teacher.")
     return notes
+
+
+def _undefined(rows: Sequence[Row]) -> list[str]:
+    """Which tasks some model has no score of."""
+    tasks = {task for row in rows for task, scores in row.scores.items() if scores.get("all", 0.0) is None}
+    names = ", ".join(sorted(tasks))
+    told = f"A dash: the score is undefined with one seed at least, whose model holds all pairs of {names} for alike."
+    return [told] if tasks else []
 
 
 def _trained_on(rows: Sequence[Row]) -> list[str]:

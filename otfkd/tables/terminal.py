@@ -32,7 +32,9 @@ def _block(row: Row) -> str:
     measured = [key for key in _LINES if any(key in scores for scores in row.scores.values())]
     lines = [_title(row), *_grid(row, measured)]
     if len(row.scores) > 1:
-        lines.append(f"average of '{measured[0]}': {row.average:.2f}")
+        undefined = [task for task, scores in row.scores.items() if scores.get(measured[0], 0.0) is None]
+        told = f"undefined, as {', '.join(undefined)}" if row.average is None else f"{row.average:.2f}"
+        lines.append(f"average of '{measured[0]}': {told}")
     if row.geometry is not None:
         lines.append(_geometry(row.geometry))
     return "\n".join(lines)
@@ -52,7 +54,8 @@ def _grid(row: Row, measured: Sequence[str]) -> list[str]:
     lines = [" " * 16 + "".join(f"{task:>{width}}" for task in row.scores)]
     for key in measured:
         label, decimals = _LINES[key]
-        cells = [f"{scores[key]:.{decimals}f}" if key in scores else MISSING for scores in row.scores.values()]
+        found = [scores.get(key) for scores in row.scores.values()]
+        cells = [MISSING if score is None else f"{score:.{decimals}f}" for score in found]
         lines.append(f"{label:<16}" + "".join(f"{cell:>{width}}" for cell in cells))
     return lines
 

@@ -132,10 +132,11 @@ class Mirror:
 
 
 def final_scores(rows: Sequence[Row]) -> dict[str, float]:
-    """A run's results as numbers for a logger: scores of the selected model, and what it cost."""
+    """A run's results as numbers for a logger: scores of the selected model as far as defined, and what it cost."""
     chosen = [row for row in rows if row.checkpoint == "selected"]
-    found = {f"{row.split}/average": row.average for row in chosen}
-    found |= {f"{row.split}/{task}": scores["all"] for row in chosen for task, scores in row.scores.items()}
+    scored = {f"{row.split}/average": row.average for row in chosen}
+    scored |= {f"{row.split}/{task}": scores["all"] for row in chosen for task, scores in row.scores.items()}
+    found = {name: score for name, score in scored.items() if score is not None}
     cost = chosen[0].cost
     if cost is not None:
         found |= {"cost/seconds": cost.seconds, "cost/forwards": cost.forwards}

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from otfkd.data.sts import Suite
 from otfkd.runs.folder import RunFolder
 from otfkd.runs.rows import read_rows
 from tests.support.commands import Command, Outcome, assert_refused, finish, start
+from tests.support.texts import tied_task
 
 # In processes of their own.
 
@@ -140,6 +142,29 @@ def test_a_fault_of_ours_is_code_1_and_leaves_a_traceback(
     assert "Traceback" not in failed.err
     (told,) = (tmp_path / "runs").glob("simcse/*/s0/run.log")
     assert "Traceback" in told.read_text()
+
+
+def test_a_run_on_a_task_that_cannot_be_ranked_is_finished_scored_compared_and_exported(
+    otfkd_command: Command, overrides: list[str], tiny_suite: Suite, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    suite = replace(tiny_suite, test=(*tiny_suite.test, tied_task()))
+    for module in ("training.run", "evaluation.scoring"):
+        monkeypatch.setattr(f"otfkd.{module}.load_suite", lambda *_: suite)
+    few = ("trainer.max_steps=2", "evaluation.every=1")
+    trained = otfkd_command("train", "-m", *overrides, *few, "seed=0,1")
+    assert trained.code == 0, trained.err
+    assert "average of 'all': undefined, as tied" in trained.out
+    (method,) = (tmp_path / "runs/simcse").iterdir()
+    scored = otfkd_command("eval", f"model={method / 's0'}", "evaluation=mini", f"output={tmp_path / 'rows.jsonl'}")
+    assert scored.code == 0, scored.err
+    assert "average of 'all': undefined, as tied" in scored.out
+    assert read_rows(tmp_path / "rows.jsonl")[1].scores == read_rows(method / "s0/results.jsonl")[1].scores
+    compared = otfkd_command("compare", method, method)
+    assert compared.code == 0, compared.err
+    assert "B: tied is not compared" in compared.out
+    exported = otfkd_command("export", method / "s0", tmp_path / "out")
+    assert exported.code == 0, exported.err
+    assert "| tied | undefined |" in (tmp_path / "out/README.md").read_text()
 
 
 def test_the_traceback_is_shown_when_asked_for(
@@ -294,12 +319,12 @@ def test_reproduce_writes_the_tables_and_names_what_failed(reproduce: Command, t
 
 def one_fails(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """Make the row `good` of a table end so, in the midst of its steps."""
-    original = otfkd.tables.jobs.train
+    from otfkd.training.train import train
 
     def faulty(config: Config) -> Any:
         if config.teacher.source == "none":
             raise error
-        return original(config)
+        return train(config)
 
     monkeypatch.setattr(otfkd.tables.jobs, "train", faulty)
 

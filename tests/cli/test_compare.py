@@ -158,6 +158,31 @@ def test_tasks_are_corrected_together_and_the_average_alone(compare: Command, tm
     assert "(average) takes" in shown.out
 
 
+def test_a_task_that_is_undefined_is_marked_and_the_others_are_compared(compare: Command, tmp_path: Path) -> None:
+    def write(name: str, scores: Sequence[float | None]) -> Path:
+        for seed, score in enumerate(scores):
+            row = make_row({"STS12": score, "STS-B": 70 + seed**2 * (name == "b")}, seed=seed)
+            write_rows(tmp_path / name / f"s{seed}" / "results.jsonl", [row])
+        return tmp_path / name
+
+    a, b, c = write("a", [70, 75, 71]), write("b", [71, None, 74]), write("c", [None, None, None])
+    assert cells(compare(a, a), "average")[0] == "71.00"
+    shown = compare(a, b, c)
+    assert cells(shown, "STS-B")[:3] == ["70.00", "71.67", "+1.67"]
+    for letter in "BC":
+        for task in ("STS12", "average"):
+            assert cells(shown, task, letter) == ["-"] * 9 + ["undefined"]
+    assert "B: STS12 is not compared, for it is undefined with seed 1 of B." in shown.out
+    assert "B: average is not compared, for it is undefined with seed 1 of B." in shown.out
+    assert "C: STS12 is not compared, for it is undefined with seed 0 of C, seed 1 of C, seed 2 of C." in shown.out
+    assert "B: a claim of +1.67 (STS-B) takes" in shown.out
+    only = write("only", [None, None])
+    for path in only.rglob("*.jsonl"):
+        (row,) = read_rows(path)
+        write_rows(path, [row.model_copy(update={"scores": {"STS12": row.scores["STS12"]}})])
+    assert compare(only, only).out.endswith("B: no score is defined for every seed, so there is nothing to claim.\n")
+
+
 def averages(folder: Path) -> float:
     return float(np.mean([row.average for path in folder.rglob("results.jsonl") for row in read_rows(path)]))
 
@@ -212,7 +237,7 @@ def test_several_configs_are_no_method(compare: Command, tmp_path: Path) -> None
     ("old", "new", "word"),
     [
         ('"all":77.0', '"all":NaN', "scores.tiny.all: Input should be a finite number"),
-        ('"all":77.0', '"all":null', "scores.tiny.all: Input should be a valid number"),
+        ('"all":77.0', '"all":null', "average: Value error, it is null where a task has no score, and only there"),
         ('"all":77.0', '"some":77.0', "has no score of tiny"),
         ('"tiny":', '"other":', "has no score of tiny"),
         ("{", "", "cannot be used"),

@@ -4,6 +4,7 @@ import logging
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,11 +12,11 @@ import huggingface_hub
 import pytest
 import torch
 
-from otfkd.base.errors import UserError
+from otfkd.base.errors import DivergenceError, UserError
 from otfkd.config.composition import compose, load_config, prepare_overrides
-from otfkd.config.schema import EvaluateConfig
+from otfkd.config.schema import Config, EvaluateConfig
 from otfkd.data.relatedness import RelatednessTask
-from otfkd.data.sts import Suite, load_stsb
+from otfkd.data.sts import DevTask, Suite, load_stsb
 from otfkd.data.transfer import Example, TransferTask
 from otfkd.evaluation.geometry import geometry
 from otfkd.evaluation.scoring import Origin, dev_score, score_model, score_rows
@@ -24,14 +25,15 @@ from otfkd.evaluation.transfer import PROTOCOLS
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.export import save_encoder
 from otfkd.models.registry import load_encoder
-from otfkd.runs.rows import Row, read_rows
+from otfkd.runs.rows import Row, read_rows, write_rows
 from otfkd.tables.definition import ProfileSpec, RowSpec, TableSpec
 from otfkd.tables.table import Table
 from otfkd.tables.tabulate import build_table
 from otfkd.tables.terminal import scores
 from otfkd.training.run import prepare
+from tests.support.rows import defined
 from tests.support.senteval import make_senteval
-from tests.support.texts import sentence
+from tests.support.texts import sentence, tied_task
 
 
 def examples(rng: random.Random, number: int, texts: int) -> tuple[Example, ...]:
@@ -64,9 +66,52 @@ def test_a_transfer_row_names_its_protocol_and_is_written(rows: list[Row], tmp_p
     (row,) = rows
     assert row.protocol.startswith("SentEval fast: accuracy, 5 folds")
     assert (row.suite, row.split, set(row.scores)) == ("transfer", "test", {"MR", "MRPC"})
-    assert row.average == pytest.approx(sum(round(task["accuracy"], 2) for task in row.scores.values()) / 2)
-    assert row.scores["MR"]["accuracy"] > 60  # of two equal classes
+    assert row.average == pytest.approx(sum(round(defined(task["accuracy"]), 2) for task in row.scores.values()) / 2)
+    assert defined(row.scores["MR"]["accuracy"]) > 60  # of two equal classes
     assert read_rows(tmp_path / "rows.jsonl") == rows
+
+
+# What is undefined.
+
+
+def test_a_task_that_a_model_cannot_rank_is_marked_and_takes_nothing_along(
+    tiny_encoder: Encoder, tiny_suite: Suite, configure: Callable[..., Config], tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    config = configure().evaluation
+    suite = replace(tiny_suite, test=(*tiny_suite.test, tied_task()))
+    whole = score_rows(tiny_encoder, tiny_suite, config, Origin("tiny"))
+    with caplog.at_level(logging.WARNING, logger="otfkd"):
+        dev, test = rows = score_rows(tiny_encoder, suite, config, Origin("tiny"))
+    assert dev.scores == whole[0].scores
+    assert test.scores == {**whole[1].scores, "tied": {"all": None, "mean": None, "wmean": None, "pairs": 6}}
+    assert test.average is None
+    assert "tied: undefined, for all pairs have the same similarity" in caplog.text
+    write_rows(tmp_path / "rows.jsonl", rows)
+    assert read_rows(tmp_path / "rows.jsonl") == rows
+    assert '"tied":{"all":null,' in (tmp_path / "rows.jsonl").read_text()
+    shown = scores([test]).splitlines()
+    assert shown[2].split()[2:] == [f"{defined(whole[1].average):.2f}", "—"]
+    assert shown[-1] == "average of 'all': undefined, as tied"
+
+
+def test_a_model_without_a_dev_score_is_scored_and_never_selected(
+    tiny_encoder: Encoder, tiny_suite: Suite, configure: Callable[..., Config]
+) -> None:
+    config = configure().evaluation
+    suite = replace(tiny_suite, dev=DevTask("tied", tied_task().subsets))
+    dev, test = score_rows(tiny_encoder, suite, config, Origin("tiny"))
+    assert (dev.average, test.average is None) == (None, False)
+    with pytest.raises(DivergenceError, match="the embeddings collapsed"):
+        dev_score(tiny_encoder, suite, config)
+
+
+def test_a_model_that_ranks_nothing_collapsed(
+    tiny_encoder: Encoder, tiny_suite: Suite, configure: Callable[..., Config]
+) -> None:
+    suite = Suite("tied", DevTask("tied dev", tied_task().subsets), (tied_task(),))
+    with pytest.raises(DivergenceError, match="the embeddings collapsed"):
+        score_rows(tiny_encoder, suite, configure().evaluation, Origin("tiny"))
 
 
 def test_the_terminal_shows_a_dash_where_a_task_has_no_f1(rows: list[Row]) -> None:
@@ -167,8 +212,8 @@ def test_a_supervised_row_names_its_protocol_and_is_written(
     assert read_rows(tmp_path / "rows.jsonl") == [row]
     assert row.protocol.startswith("SentEval supervised: Pearson x 100")
     assert (row.split, row.suite, list(row.scores)) == ("test", "supervised", ["STS-B", "SICK-R"])
-    assert row.average == pytest.approx(sum(round(task["pearson"], 2) for task in row.scores.values()) / 2)
-    assert row.average > 80
+    assert row.average == pytest.approx(sum(round(defined(task["pearson"]), 2) for task in row.scores.values()) / 2)
+    assert defined(row.average) > 80
     assert "average of 'pearson'" in scores([row])
     with pytest.raises(UserError, match="with other tasks"):
         table("sts", a=[row])

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from otfkd.base.errors import DivergenceError
 from otfkd.config.sections import EvaluationConfig, Pooler
 from otfkd.data.collate import Tokens
 from otfkd.data.sts import Subset, Task, TestTask, load_suite
 from otfkd.evaluation.sts import StsScore, average, evaluate, score_task, similarities, spearman
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import find_model, load_encoder
+from tests.support.rows import defined
 
 # Angles between the two sentences of each pair, and their grades.
 Pairs = list[tuple[float, float]]
@@ -61,7 +61,7 @@ def test_the_three_aggregations_equal_those_by_hand_and_differ() -> None:
     assert score.mean == pytest.approx((small + large) / 2)
     assert score.wmean == pytest.approx((3 * small + 6 * large) / 9)
     assert score.pairs == 9
-    assert len({round(value, 2) for value in (score.all, score.mean, score.wmean)}) == 3
+    assert len({round(defined(value), 2) for value in (score.all, score.mean, score.wmean)}) == 3
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,7 @@ def test_a_zero_vector_is_like_nothing() -> None:
 def test_collapsed_embeddings_have_no_score(width: int) -> None:
     task, vectors = task_of(only=LARGE)
     same = torch.rand(width, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(DivergenceError, match="the embeddings collapsed"):
-        score_task(task, dict.fromkeys(vectors, same))
+    assert score_task(task, dict.fromkeys(vectors, same)) == StsScore(None, None, None, 6)
 
 
 @pytest.mark.parametrize("pooler", ["cls", "mean", "first_last_mean", "top2_mean"])
@@ -119,8 +118,8 @@ def test_what_differs_by_rounding_alone_has_no_score(tiny_model: Path, pooler: P
     sentences = ["the cat", "a dog ran home", "the bird", "the big red house", "the moon", "a small bird flew on"]
     pairs = tuple((left, right, float(i)) for i, (left, right) in enumerate(itertools.combinations(sentences, 2)))
     task = TestTask("t", (Subset("s", pairs),))
-    with pytest.raises(DivergenceError, match="the embeddings collapsed"):
-        evaluate(encoder, (task,), batch_size=4, max_length=16)
+    found = evaluate(encoder, (task,), batch_size=4, max_length=16)["t"]
+    assert (found.all, found.mean, found.wmean) == (None, None, None)
 
 
 def test_a_narrow_cone_has_a_score() -> None:
@@ -159,6 +158,19 @@ def test_the_average_rounds_each_task_first() -> None:
 
 def test_the_average_is_that_of_all_pairs_scores() -> None:
     assert average({"a": StsScore(10, 90, 90, 1), "b": StsScore(20, 90, 90, 999)}) == pytest.approx(15)
+
+
+def test_a_subset_without_a_score_leaves_the_task_without_means() -> None:
+    tied: Pairs = [(0, 1.0), (0, 2.0), (0, 5.0)]
+    score = score_task(*task_of(small=SMALL, tied=tied))
+    assert (score.mean, score.wmean, score.pairs) == (None, None, 6)
+    assert score.all is not None
+    assert score_task(*task_of(tied=tied)) == StsScore(None, None, None, 3)
+
+
+def test_there_is_no_average_over_fewer_tasks() -> None:
+    assert average({"a": StsScore(10, 9, 9, 1), "b": StsScore(None, None, None, 9)}) is None
+    assert average({"a": StsScore(10, None, None, 1), "b": StsScore(20, 9, 9, 9)}) == pytest.approx(15)
 
 
 def test_evaluating_encodes_each_sentence_of_all_tasks_once(tiny_encoder: Encoder) -> None:

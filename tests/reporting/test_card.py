@@ -111,6 +111,19 @@ def test_scores_stand_in_their_places_and_a_missing_one_is_a_dash(model: Path, t
     assert "the protocol" in text and "5111e" in text and "33aa" in text
 
 
+def test_an_undefined_score_is_called_so_and_claimed_nowhere(model: Path, tiny_encoder: Encoder) -> None:
+    undefined = [
+        row.model_copy(update={"scores": {**row.scores, "STS12": {"all": None}}, "average": None})
+        if (row.split, row.checkpoint) == ("test", "selected") else row
+        for row in rows()
+    ]  # fmt: skip
+    write_rows(model.parent / "results.jsonl", undefined)
+    made = card(model, tiny_encoder)
+    lines = section(made.text, "Scores").splitlines()
+    assert {"| test | STS12 | undefined | 61.25 |", "| test | average | undefined | — |"} <= {*lines}
+    assert {each.dataset_name for each in made.data.eval_results} == {"Dev", "SICK"}  # type: ignore[attr-defined]
+
+
 def test_method_data_and_versions_are_the_runs(model: Path, tiny_encoder: Encoder) -> None:
     text = card(model, tiny_encoder).text
     method = section(text, "Method")

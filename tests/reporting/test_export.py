@@ -18,6 +18,7 @@ from otfkd.config.schema import Config
 from otfkd.reporting.export import check_repository, export, push
 from otfkd.training.train import train
 from tests.support.models import WORDS
+from tests.support.rows import defined
 
 SENTENCES = [" ".join(WORDS[:length]) for length in (1, 30, 2, 9)]
 
@@ -28,7 +29,7 @@ def test_a_run_goes_out_as_it_was_scored(configure: Callable[..., Config], tmp_p
     result = train(configure("experiment=otfkd", "schedule.every=4"))
     export(str(result.folder), tmp_path / "out", licence="Apache-2.0")
     data = ModelCard.load(tmp_path / "out/README.md").data
-    scores = {(row.split, task): round(score["all"], 2) for row in result.rows if row.checkpoint == "selected"
+    scores = {(row.split, task): round(defined(score["all"]), 2) for row in result.rows if row.checkpoint == "selected"
               for task, score in row.scores.items()}  # fmt: skip
     assert {(each.dataset_split, each.dataset_name): each.metric_value for each in data.eval_results} == scores
     assert data.license == "apache-2.0"

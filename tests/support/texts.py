@@ -22,6 +22,11 @@ def make_corpus(path: Path, sentences: int = 60, seed: int = 0) -> Path:
     return path
 
 
+def tied_task(name: str = "tied") -> TestTask:
+    """A task that no model can rank: each sentence is paired with itself."""
+    return TestTask(name, (Subset("tied", tuple((word, word, float(i)) for i, word in enumerate(WORDS[:6]))),))
+
+
 def make_suite() -> Suite:
     """Twelve dev and twelve test pairs in the tiny vocabulary."""
     rng = random.Random(7)

@@ -59,6 +59,20 @@ def test_an_average_that_is_not_of_its_rows_scores_is_refused_by_name(kind: str,
         table({"simcse": rows}, kind=kind)
 
 
+def test_an_undefined_score_is_a_dash_and_so_is_the_average() -> None:
+    seeds = [make_row({"STS12": 60.0, "STS-B": 70.0}), make_row({"STS12": None, "STS-B": 72.0}, seed=1)]
+    whole = [make_row({"STS12": 50.0 + seed, "STS-B": 60.0}, seed=seed) for seed in (0, 1)]
+    made = table({"simcse": seeds, "otfkd": whole}, baseline="otfkd")
+    assert shown(made)["SimCSE"] == ["—", "71.00 ± 1.41", "—"]
+    assert shown(made)["On the fly"] == ["50.50 ± 0.71", "60.00 ± 0.00", "55.25 ± 0.35"]
+    assert any("holds all pairs of STS12 for alike" in note for note in made.notes)
+    assert "| SimCSE | 2 | — |" in made.markdown()
+    assert not any("A dash" in note for note in table({"otfkd": whole}).notes)
+    # Nor may it be of fewer tasks.
+    with pytest.raises(UserError, match=r"has the average 72\.000000 with seed 1, and its scores make nan"):
+        table({"simcse": [seeds[0], seeds[1].model_copy(update={"average": 72.0})]})
+
+
 @pytest.mark.parametrize("average", [83.0, 82.9])
 def test_accuracies_have_an_average_too(average: float) -> None:
     scores = {task: {"accuracy": accuracy, "n": 9.0} for task, accuracy in (("MR", 80.0), ("CR", 86.0))}

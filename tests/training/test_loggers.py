@@ -108,6 +108,7 @@ def test_results_as_numbers() -> None:
         "dev/average": 50.0, "dev/tiny": 50.0, "test/average": 65.0, "test/STS12": 60.0, "test/STS-B": 70.0,
         "cost/seconds": 90.0, "cost/forwards": 1500,
     }  # fmt: skip
+    assert final_scores([make_row({"a": None, "b": 2.0})]) == {"test/b": 2.0}
     assert "cost/peak_bytes" in final_scores([make_row(cost=make_cost(peak_bytes=7))])
 
 

@@ -11,6 +11,7 @@ from otfkd.config.schema import EvaluateConfig
 from otfkd.evaluation.scoring import score_model
 from otfkd.models.registry import find_model
 from otfkd.training.train import train
+from tests.support.rows import defined
 
 
 @pytest.mark.slow
@@ -26,4 +27,4 @@ def test_simcse_beats_the_untrained_encoder_on_mini_dev(tmp_path: Path, seed: in
     selected = next(row for row in train(config).rows if row.split == "dev" and row.checkpoint == "selected")
     torch.set_num_threads(1)
     assert selected.suite_sha256 == untrained.suite_sha256
-    assert selected.average > untrained.average + 1.0
+    assert defined(selected.average) > defined(untrained.average) + 1.0

@@ -83,11 +83,12 @@ def _eval_results(history: History | None) -> list[EvalResult]:
         for row in rows
         if row is not None
         for task, score in _headlines(row)
+        if score is not None
     ]
 
 
-def _headlines(row: Row) -> Iterator[tuple[str, float]]:
-    """Each task that has a Spearman correlation over all its pairs, with it."""
+def _headlines(row: Row) -> Iterator[tuple[str, float | None]]:
+    """Each task that has a Spearman correlation over all its pairs, with it; None where it is undefined."""
     return ((task, scores["all"]) for task, scores in row.scores.items() if "all" in scores)
 
 
@@ -167,8 +168,12 @@ def _scores(history: History | None) -> str:
 def _column(row: Row | None) -> dict[str, str]:
     if row is None:
         return {}
-    column = {task: f"{score:.2f}" for task, score in _headlines(row)}
-    return column if len(column) < 2 else {**column, "average": f"{row.average:.2f}"}
+    column = {task: _told(score) for task, score in _headlines(row)}
+    return column if len(column) < 2 else {**column, "average": _told(row.average)}
+
+
+def _told(score: float | None) -> str:
+    return "undefined" if score is None else f"{score:.2f}"
 
 
 def _versions(history: History | None) -> str:
