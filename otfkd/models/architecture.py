@@ -65,6 +65,10 @@ def _check_architecture(config: Any, folder: Path) -> None:
         known = False
     if not known:
         raise refused(config, folder, "which has no one width and number of layers")
+    if config.num_hidden_layers < 1:
+        raise UserError(
+            f"{folder}/config.json asks for {config.num_hidden_layers} layers: give a model with at least one"
+        )
 
 
 def refused(config: Any, folder: Path, why: str) -> UserError:

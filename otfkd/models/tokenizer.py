@@ -41,6 +41,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         tokenizer.model_input_names = [*tokenizer.model_input_names, "attention_mask"]
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        raise UserError(
+            f"the tokenizer in {folder} has neither a padding token nor one that ends a text: name a pad_token"
+        )
+    if (most := tokenizer.model_max_length) < 1:
+        raise UserError(
+            f"the tokenizer in {folder} reads {most} tokens of a text: put model_max_length right in its config"
+        )
     if any(tokenizer("a b").get("token_type_ids") or ()):
         raise UserError(
             f"the tokenizer in {folder} gives token types other than 0, which otfkd does not hand to a model: "

@@ -317,6 +317,24 @@ def test_a_broken_tokenizer_is_refused(model: Path, content: str) -> None:
         load_encoder(model, "cls")
 
 
+@pytest.mark.parametrize(
+    ("file", "change", "named"),
+    [
+        ("config.json", {"num_hidden_layers": 0}, "asks for 0 layers"),
+        ("config.json", {"num_hidden_layers": -1}, "asks for -1 layers"),
+        ("tokenizer_config.json", {"model_max_length": -1}, "reads -1 tokens"),
+        ("tokenizer_config.json", {"model_max_length": 0}, "reads 0 tokens"),
+        ("tokenizer_config.json", {"pad_token": None}, "has neither a padding token nor one that ends a text"),
+    ],
+)
+def test_a_setting_with_which_nothing_can_be_read_is_refused(
+    model: Path, file: str, change: dict[str, Any], named: str
+) -> None:
+    (model / file).write_text(json.dumps({**json.loads((model / file).read_text()), **change}))
+    with pytest.raises(UserError, match=f"{model}.* {named}"):
+        load_encoder(model, "cls")
+
+
 # --- fingerprints --------------------------------------------------------------------------------------------------
 
 
