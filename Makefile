@@ -6,7 +6,7 @@ BIN     := .venv/bin
 TORCH   := torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all check reproduce tables-check bench audit clean lock
+.PHONY: help setup test test-all mutants check reproduce tables-check bench audit clean lock
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -26,6 +26,9 @@ test: setup  ## Fast tests, no network (under 3 minutes)
 
 test-all: setup  ## All tests; those on real data need OTFKD_DATA
 	$(BIN)/python -m pytest -m '' -n auto
+
+mutants: setup  ## Whether the fast tests notice one-line faults: MUTANTS="--rooms distill --sample 50", or --known
+	$(BIN)/python -m tests.mutation $(MUTANTS)
 
 check: setup  ## Format, lint and types
 	$(BIN)/ruff format --check .
