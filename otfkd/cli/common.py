@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from otfkd.base.errors import Interrupted, UserError, exits_as_errors, first_line, refusals_as_user_errors
 from otfkd.base.logs import log_to_terminal
 from otfkd.base.signals import signals_interrupt
-from otfkd.config.composition import conf_dir, prepare_overrides
+from otfkd.config.composition import check_single, conf_dir, prepare_overrides
 from otfkd.config.schema import Root
 
 DONE, OURS, USERS, INTERRUPTED = 0, 1, 2, 130
@@ -35,6 +35,8 @@ def _hydra(task: Callable[[DictConfig], Any], config_name: str, schema: type[Roo
     given = parsed.overrides
     flags = [argument for argument in sys.argv[1:] if argument not in given]
     overrides = prepare_overrides(given, schema)
+    if not parsed.multirun:
+        check_single(overrides)
     check_launcher(overrides, multirun=parsed.multirun)
     sys.argv[1:] = [*flags, *overrides]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print with a traceback

@@ -1,7 +1,6 @@
 """From a command line to a config: Hydra's groups, found wherever otfkd is installed, and overrides checked first."""
 
 import functools
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from otfkd.base.errors import UserError, first_line
-from otfkd.config.messages import all_keys, unknown_key
+from otfkd.config.messages import all_keys, quoted, to_paste, unknown_key
 from otfkd.config.schema import Config, EvaluateConfig, Root
 
 # Groups whose value may also be a folder or a hub id: `model=FOLDER` means `model=custom model.path=FOLDER`.
@@ -57,11 +56,17 @@ def prepare_overrides(overrides: Sequence[str], schema: type[Root]) -> list[str]
 
     valid = [*all_keys(schema), *groups()]
     expanded: list[str] = []
-    for text in overrides:
+    for given in overrides:
+        text = _from_home(given)
         try:
             override = OverridesParser.create().parse_override(text)
         except HydraException:
-            raise UserError(f"'{text}' is not an override: write KEY=VALUE, quoting special characters") from None
+            if "=" not in text:
+                raise UserError(f"'{text}' is not an override: write KEY=VALUE") from None
+            raise UserError(
+                f"'{text}' is not an override: quote its special characters for Hydra and for the shell, "
+                f"as in {to_paste(text)}"
+            ) from None
         key, value = override.key_or_group, override.value()
         if key.split(".")[0].split("/")[0] == "hydra":
             expanded.append(text)
@@ -81,11 +86,24 @@ def prepare_overrides(overrides: Sequence[str], schema: type[Root]) -> list[str]
     return expanded
 
 
-def quoted(value: str) -> str:
-    """A value as an override gives it, whatever characters it has."""
-    # In Hydra's grammar a backslash is one unless a quote follows.
-    escaped = re.sub(r"(\\*)'", r"\1\1\'", value)
-    return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
+def _from_home(given: str) -> str:
+    """An override with a path from the home folder, which Hydra's grammar has no place for, quoted."""
+    key, _, value = given.partition("=")
+    return f"{key}={quoted(value)}" if value.startswith("~") else given
+
+
+def check_single(overrides: Sequence[str]) -> None:
+    """Without a sweep a comma has no meaning.
+
+    Raises:
+        UserError: an override has several values.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        if override.is_sweep_override():
+            text = str(override.input_line)
+            raise UserError(f"'{text}' has several values: add -m for a sweep; as one it is {to_paste(text)}")
 
 
 def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:

@@ -1,6 +1,8 @@
-"""The keys of a config, and what is said of a wrong one."""
+"""The keys of a config, and what is said of a wrong one; values as Hydra and a shell read them."""
 
 import difflib
+import re
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -47,6 +49,27 @@ def nearest(key: str, valid: Sequence[str]) -> str:
     return (by_leaf or difflib.get_close_matches(key, valid, n=1, cutoff=0.0))[0]
 
 
+def quoted(value: str, mark: str = "'") -> str:
+    """A value as an override gives it, whatever characters it has.
+
+    Args:
+        value: the value.
+        mark: the quotation mark, single or double.
+    """
+    # In Hydra's grammar a backslash is one unless a quote follows.
+    escaped = re.sub(rf"(\\*){mark}", rf"\1\1\\{mark}", value)
+    return mark + re.sub(r"(\\+)$", r"\1\1", escaped) + mark
+
+
+def to_paste(given: str) -> str:
+    """An override whose value is plain text, quoted for Hydra and for a shell; of a list, each entry."""
+    key, _, value = given.partition("=")
+    listed = re.fullmatch(r"\[(.*)\]", value)
+    entries = [value] if listed is None else [entry.strip() for entry in listed[1].split(",")]
+    texts = [quoted(re.sub(r"^(['\"])(.*)\1$", r"\2", entry), '"') for entry in entries]
+    return shlex.quote(f"{key}={texts[0]}" if listed is None else f"{key}=[{','.join(texts)}]")
+
+
 def unknown_key(key: str, valid: Sequence[str], given: str) -> UserError:
     """The error of a key that is not there, or no longer by this name.
 
@@ -63,7 +86,8 @@ def unknown_key(key: str, valid: Sequence[str], given: str) -> UserError:
 
 def explain(error: ErrorDetails, valid: Sequence[str]) -> str:
     """What a schema has against a value, in one sentence."""
-    key = ".".join(str(part) for part in error["loc"])
+    # Where a value may be text or a list, pydantic names the kind too.
+    key = ".".join(str(part) for part in error["loc"]).removesuffix(".str")
     if error["type"] == "extra_forbidden":
         return str(unknown_key(key, valid, f"{key}={error['input']}"))
     if error["type"] == "missing":
@@ -71,4 +95,6 @@ def explain(error: ErrorDetails, valid: Sequence[str]) -> str:
     if error["type"] == "value_error":  # keys that contradict each other: the validator says it all
         return error["msg"].removeprefix("Value error, ")
     message = error["msg"].removeprefix("Input should be ")
+    if error["type"] == "string_type" and isinstance(given := error["input"], int | float):
+        message += f", as in {to_paste(f'{key}={given}')}"
     return f"{key}={error['input']!r} is not valid: it must be {message}"

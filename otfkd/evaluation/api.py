@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from otfkd.base.errors import UserError
-from otfkd.config.composition import load_evaluate_config, quoted
+from otfkd.config.composition import load_evaluate_config
+from otfkd.config.messages import quoted
 from otfkd.config.sections import Pooler
 from otfkd.evaluation.encode import encode
 from otfkd.evaluation.scoring import announce_override, score_model

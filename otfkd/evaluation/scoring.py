@@ -166,7 +166,7 @@ def score_model(config: EvaluateConfig) -> list[Row]:
         raise UserError(f"{folder} cannot be scored ({error}): its training diverged, take another model") from None
     if config.output is not None:
         for row in rows:
-            append_row(Path(config.output), row)
+            append_row(Path(config.output).expanduser(), row)
     return rows
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from otfkd.config.composition import quoted
+from otfkd.config.messages import quoted
 from otfkd.runs.cost import forwards
 from otfkd.runs.folder import RunFolder, State
 from otfkd.runs.rows import Cost

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import otfkd.training.run
-from otfkd.config.composition import quoted
+from otfkd.config.messages import quoted
 from otfkd.data.sts import load_suite
 from tests.support.commands import Command
 from tests.support.config_keys import LEAVES
