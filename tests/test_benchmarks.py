@@ -11,7 +11,7 @@ from otfkd.data.tokens import TokenCache, _open
 def test_the_made_table_is_read_as_a_token_cache(tmp_path: Path) -> None:
     import numpy as np
 
-    cache = TokenCache(_open(make_table(tmp_path / "made.arrow", 20_000)), 0)
+    cache = TokenCache(_open(make_table(tmp_path / "made.arrow", 20_000)), 0, 0, 0)
     assert len(cache) == 20_000
     lines, ids = cache.read(np.array([19_999, 3]))
     assert lines == [19_999, 3]

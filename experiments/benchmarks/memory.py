@@ -52,7 +52,7 @@ def anonymous() -> int:
 def peak_while_reading(path: Path, batches: int) -> tuple[int, float]:
     """The most anonymous memory of a process that reads a run's batches from a table, and seconds a batch."""
     data = CorpusData(
-        Source(TokenCache(_open(path), 0), 0), [], batch_size=64, seed=0, total_batches=batches
+        Source(TokenCache(_open(path), 0, 0, 0), 0), [], batch_size=64, seed=0, total_batches=batches
     ).train_dataloader()
     peak, began = anonymous(), time.perf_counter()
     for _ in data:

@@ -67,6 +67,21 @@ def check_grade_scale(data: DataConfig, objective: ObjectiveConfig) -> None:
         )
 
 
+def check_text(data: DataConfig, objective: ObjectiveConfig) -> None:
+    """Several files, a column and the like are of text without labels; a split is of the hub's."""
+    if data.source != "text" and not isinstance(data.path, str | None):
+        raise ValueError(f"data.path names several files, and data.source={data.source} reads one: name one")
+    if objective.supervised is not None and (data.column is not None or data.unique):
+        key = "data.unique=true" if data.column is None else f"data.column={data.column}"
+        raise ValueError(
+            f"{key} is for text, and objective={objective.supervised} reads labelled examples: leave it out"
+        )
+    if data.split is not None and (data.source != "hub" or data.file is not None):
+        raise ValueError(f"data.split={data.split} is of a data set of the hub: take data=dataset data.repo=NAME")
+    if data.subset is not None and data.split is None:
+        raise ValueError(f"data.subset={data.subset} is of a data set of the hub: take data=dataset data.repo=NAME")
+
+
 def check_start(student: StudentConfig, teacher: TeacherConfig) -> None:
     """A student can begin as the teacher where there is one, and only one."""
     if student.init != "teacher":

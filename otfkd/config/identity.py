@@ -14,6 +14,9 @@ from otfkd.config.schema import Config
 _MACHINE_KEYS = ("seed", "dry_run", "fresh", "resume", "paths", "logger")
 _MACHINE_SUBKEYS = (
     ("data", "path"),
+    ("data", "column"),  # the content of what is read says it, as it does of the path
+    ("data", "subset"),
+    ("data", "split"),
     ("evaluation", "path"),
     ("model", "path"),
     ("teacher", "path"),

@@ -87,6 +87,7 @@ class Config(Root):
         checks.check_sampling(self.objective, self.schedule)
         checks.check_precomputed(self.teacher, self.schedule)
         checks.check_grade_scale(self.data, self.objective)
+        checks.check_text(self.data, self.objective)
         checks.check_start(self.student, self.teacher)
         checks.check_chunks(self.trainer.chunk if self.chunked else None, self.objective)
         return self
@@ -148,5 +149,14 @@ def _absolute_paths(values: dict[Any, Any]) -> None:
     # Relative paths mean the folder the command was started in, wherever the job ends up running.
     for section, key in _PATH_KEYS:
         node = values.get(section)
-        if isinstance(node, dict) and isinstance(node.get(key), str):
-            node[key] = str(Path(node[key]).expanduser().absolute())
+        if not isinstance(node, dict):
+            continue
+        match node.get(key):
+            case str(path):
+                node[key] = _absolute(path)
+            case list(paths):
+                node[key] = [_absolute(path) if isinstance(path, str) else path for path in paths]
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())

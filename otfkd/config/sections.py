@@ -36,12 +36,20 @@ class ModelConfig(Node):
 
 class DataConfig(Node):
     source: Literal["mini", "text", "hub", "stsb", "sick", "csv"]
-    path: str | None
+    path: str | list[str] | None  # files and patterns
     repo: str | None
     file: str | None
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)]  # sentences a micro-batch, over all processes
     max_length: Annotated[int, Field(ge=3)]
     grade_scale: Annotated[PositiveFloat | None, AddedLater()] = None  # top grade of a CSV; None: 5, if any is above 1
+    column: str | None = None  # of tables; None: the one that clearly holds the sentences
+    subset: str | None = None  # of a data set of the hub that has several
+    split: str | None = None  # of a data set of the hub that is not read as a single file
+    unique: Annotated[bool, AddedLater()] = False  # each distinct sentence counts once
+
+    @property
+    def paths(self) -> list[str]:
+        return [self.path] if isinstance(self.path, str) else self.path or []
 
 
 class TeacherConfig(Node):

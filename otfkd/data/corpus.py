@@ -1,12 +1,26 @@
 """A corpus: one sentence per LF, its id the number of its line."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from otfkd.base.errors import UserError
-from otfkd.base.hashing import sha256_bytes, sha256_file
-from otfkd.config.sections import DataConfig
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one file gave to a corpus.
+
+    Attributes:
+        name: of the file.
+        first: the number of its first line in the corpus, from 0.
+        column: where it is a table.
+    """
+
+    name: str
+    first: int
+    column: str | None
 
 
 @dataclass(frozen=True)
@@ -16,10 +30,22 @@ class Corpus:
     Attributes:
         path: the file.
         sha256: its content's hash, which keys every cache made from it.
+        parts: the files that it was made of, in order; none where it is a file as it came.
     """
 
     path: Path
     sha256: str
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What a user calls it."""
+        if not self.parts:
+            return str(self.path)
+        columns = ", ".join(sorted({part.column for part in self.parts if part.column is not None}))
+        read = f" (column {columns})" if columns else ""
+        first, last = self.parts[0].name, self.parts[-1].name
+        return f"{first}{read}" if len(self.parts) == 1 else f"{len(self.parts)} files, {first} to {last}{read}"
 
     def sentences(self) -> Iterator[tuple[int, str]]:
         """Yield (line number from 0, sentence), skipping blank lines.
@@ -35,11 +61,16 @@ class Corpus:
                     sentence = raw.removesuffix(b"\n").removesuffix(b"\r").decode()
                 except UnicodeDecodeError as error:
                     raise UserError(
-                        f"{self.path} line {number + 1} is not UTF-8 ({error.reason} at byte {error.start}): "
+                        f"{self.place(number)} is not UTF-8 ({error.reason} at byte {error.start}): "
                         "convert the file, for instance with iconv"
                     ) from None
                 if sentence.strip():
                     yield number, sentence
+
+    def place(self, line: int) -> str:
+        """Where a line, counted from 0, comes from: a line of a file, or a row of a table below its names."""
+        part = next((one for one in reversed(self.parts) if one.first <= line), Part(str(self.path), 0, None))
+        return f"{part.name} {'line' if part.column is None else 'row'} {line - part.first + 1}"
 
     def count(self) -> int:
         """How many sentences there are; reads the whole file.
@@ -50,50 +81,6 @@ class Corpus:
         return sum(1 for _ in self.sentences())
 
 
-def find_corpus(config: DataConfig, cache: Path) -> Corpus:
-    """The corpus a config names: generated, downloaded or the user's own file.
-
-    Args:
-        config: `data` of the run.
-        cache: where a generated corpus is kept.
-
-    Raises:
-        UserError: the file is missing or cannot be read.
-    """
-    if config.source == "mini":
-        path = _generated(cache)
-    elif config.source == "hub":
-        from otfkd.data.hub import download
-
-        if config.repo is None or config.file is None:
-            raise UserError(
-                "data.source=hub needs data.repo and data.file: take data=wiki1m, or data=text data.path=FILE"
-            )
-        path = download(config.repo, config.file, "data=text data.path=FILE")
-    elif config.source != "text":
-        raise UserError(
-            f"data.source={config.source} is labelled examples, and the objective reads plain sentences: "
-            "take data=mini, text or wiki1m, or fine-tune with objective=supervised_simcse, cosent, cosine_regression "
-            "or softmax"
-        )
-    else:
-        if config.path is None:
-            raise UserError("data.path must be given with data=text: add data.path=FILE")
-        path = Path(config.path)
-    if not path.is_file():
-        raise UserError(f"data.path={path} is not a file: give a text file with one sentence a line")
-    try:
-        return Corpus(path, sha256_file(path))
-    except OSError as error:
-        raise UserError(f"data.path={path} cannot be read ({error.strerror}): check its permissions") from None
-
-
-def _generated(cache: Path) -> Path:
-    from otfkd.base.files import write_bytes
-    from otfkd.data import mini
-
-    content = "".join(f"{sentence}\n" for sentence in mini.corpus()).encode()
-    path = cache / "corpora" / f"mini-{sha256_bytes([content])[:16]}.txt"
-    if not path.is_file():
-        write_bytes(path, content)
-    return path
+def repeat_key(sentence: str) -> bytes:
+    """Eight bytes that tell sentences apart: of a hundred million, two would share one in 1 case of 4,000."""
+    return hashlib.blake2b(sentence.encode(), digest_size=8).digest()

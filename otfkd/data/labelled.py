@@ -1,6 +1,5 @@
 """Labelled examples for fine-tuning: graded pairs, classified pairs, and triplets with a hard negative."""
 
-import csv
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,7 @@ from otfkd.base.files import write_bytes
 from otfkd.base.hashing import sha256_bytes
 from otfkd.config.sections import DataConfig
 from otfkd.data.corpus import Corpus
+from otfkd.data.formats import as_text, recognize
 from otfkd.data.senteval import find, read_sick, read_sick_judgments, read_stsb
 from otfkd.data.sts import DevTask, Task
 
@@ -26,7 +26,7 @@ _IN_WORDS: dict[Kind, str] = {
     "classified": f"pairs that are {', '.join(CLASSES[:-1])} or {CLASSES[-1]}",
     "triplets": "triplets of a sentence, what it entails and what contradicts it",
 }
-# A CSV's columns, the label last; triplets are called as in SimCSE's own file.
+# A file's columns, the label last; triplets are called as in SimCSE's own file.
 _COLUMNS: dict[Kind, tuple[str, str, str]] = {
     "graded": ("sentence1", "sentence2", "score"),
     "classified": ("sentence1", "sentence2", "label"),
@@ -153,7 +153,7 @@ def load_examples(config: DataConfig, kind: Kind, data_root: str | None, cache: 
     """
     match config.source, kind:
         case "csv", _:
-            return _read_csv(_csv_path(config), kind, config.grade_scale)
+            return _read_table(_table_path(config), kind, config.grade_scale)
         case "mini", "graded":
             from otfkd.data import mini
 
@@ -185,8 +185,8 @@ def _labelled(name: str, kind: Kind, rows: Iterable[tuple[str, str, float]]) -> 
     return Examples(name, kind, tuple(sentences), tuple(labels))
 
 
-def _csv_path(config: DataConfig) -> Path:
-    if config.path is not None:
+def _table_path(config: DataConfig) -> Path:
+    if isinstance(config.path, str):
         return Path(config.path)
     if config.repo is None or config.file is None:
         raise UserError("data.path must be given with data=labelled: add data.path=FILE")
@@ -195,10 +195,15 @@ def _csv_path(config: DataConfig) -> Path:
     return download(config.repo, config.file, "data.path=FILE")
 
 
-def _read_csv(path: Path, kind: Kind, grade_scale: float | None) -> Examples:
+def _read_table(path: Path, kind: Kind, grade_scale: float | None) -> Examples:
+    table, columns = recognize(path, unnamed="csv"), _COLUMNS[kind]
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        has = f"only {', '.join(table.columns)}" if table.columns else "for it is empty"
+        raise UserError(f"{path} has no column {missing[0]}, {has}: this objective reads {', '.join(columns)}")
     rows = [
-        (where, _sentence(first, where), _sentence(second, where), third)
-        for where, (first, second, third) in _csv_rows(path, _COLUMNS[kind])
+        (where, _sentence(first, where), _sentence(second, where), "" if third is None else str(third))
+        for where, (first, second, third) in table.rows(columns)
     ]
     if not rows:
         raise UserError(f"{path} has no examples: give {in_words(kind, grade_scale)} below the line of column names")
@@ -220,27 +225,8 @@ def _read_csv(path: Path, kind: Kind, grade_scale: float | None) -> Examples:
     return replace(_labelled(path.name, kind, examples), grade_scale=top)
 
 
-def _csv_rows(path: Path, columns: tuple[str, str, str]) -> Iterator[tuple[str, tuple[str, str, str]]]:
-    """Where each row is, for a message, and its values of some columns."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            missing = [column for column in columns if column not in (reader.fieldnames or ())]
-            if missing:
-                wanted = ", ".join(columns)
-                raise UserError(
-                    f"{path} has no column {missing[0]}: name {wanted} in the first line for this objective"
-                )
-            for row in reader:
-                where = f"{path} line {reader.line_num}"
-                if None in row or None in row.values():
-                    raise UserError(f"{where} has not as many columns as the first line: quote or complete it")
-                yield where, (row[columns[0]], row[columns[1]], row[columns[2]])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"data.path={path} cannot be read as CSV ({error}): give a UTF-8 file with commas") from None
-
-
-def _sentence(text: str, where: str) -> str:
+def _sentence(value: object, where: str) -> str:
+    text = as_text(value, where)
     if not text.strip():
         raise UserError(f"{where} has an empty sentence: complete or delete it")
     return text.replace("\n", " ")

@@ -30,7 +30,7 @@ def find(config: EvaluationConfig | DataConfig, data_root: str | None, cache: Pa
     Raises:
         UserError: there is none.
     """
-    given = config.path or data_root
+    given = config.path if isinstance(config.path, str) else data_root  # a list is of text's files
     if given is None:
         return from_hub(config, cache)
     root = Path(given)

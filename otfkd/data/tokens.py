@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import json
+import logging
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,9 +20,12 @@ from transformers import PreTrainedTokenizerBase
 from otfkd.base.errors import UserError
 from otfkd.base.files import atomic_file, clear_unfinished, write_text
 from otfkd.base.hashing import sha256_bytes, sha256_file
-from otfkd.data.corpus import Corpus
+from otfkd.data.corpus import Corpus, repeat_key
+
+log = logging.getLogger("otfkd")
 
 FORMAT = 1
+_COUNTS = {"rows", "blank", "cut", "repeats"}
 _CHUNK = 10_000
 _SCHEMA = pa.schema([("line", pa.int64()), ("input_ids", pa.list_(pa.int32()))])
 
@@ -33,10 +37,14 @@ class TokenCache:
     Attributes:
         table: an Arrow table with `line` and `input_ids`, memory-mapped.
         blank: how many blank lines of the corpus were skipped.
+        cut: how many sentences are longer than what is read of them.
+        repeats: how many sentences came before.
     """
 
     table: pa.Table
     blank: int
+    cut: int
+    repeats: int
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -67,6 +75,17 @@ def tokenize(
     Raises:
         UserError: the prompt alone takes them all.
     """
+    return tokenize_and_count(tokenizer, sentences, max_length, prompt)[0]
+
+
+def tokenize_and_count(
+    tokenizer: PreTrainedTokenizerBase, sentences: list[str], max_length: int, prompt: str
+) -> tuple[list[list[int]], int]:
+    """What `tokenize` gives, and how many sentences are cut.
+
+    Raises:
+        UserError: the prompt alone takes all tokens.
+    """
     if prompt and len(tokenizer(prompt)["input_ids"]) >= max_length:
         raise UserError(
             f"the model's prompt {prompt!r} leaves no room for a sentence within max_length={max_length}: raise it"
@@ -75,12 +94,15 @@ def tokenize(
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         slow: list[list[int]] = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
-        return slow
+        full = [text for text, ids in zip(texts, slow, strict=True) if len(ids) == max_length]
+        longer = tokenizer(full, truncation=True, max_length=max_length + 1)["input_ids"] if full else []
+        return slow, sum(len(ids) > max_length for ids in longer)
     # The library itself: what transformers wraps around it takes a third of the time.
     backend.no_padding()
     backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
     try:
-        return [encoding.ids for encoding in backend.encode_batch_fast(texts)]
+        encodings = backend.encode_batch_fast(texts)
+        return [encoding.ids for encoding in encodings], sum(bool(encoding.overflowing) for encoding in encodings)
     finally:
         backend.no_truncation()
 
@@ -119,24 +141,26 @@ def token_cache(
         with FileLock(arrow.with_name(f".{key}.lock")):  # the next job of a sweep waits, and then finds it made
             if not _whole(arrow, counts):
                 _make(arrow, counts, corpus, tokenizer, max_length, prompt)
-    blank: int = json.loads(counts.read_text())["blank"]
-    return TokenCache(_open(arrow), blank)
+    made = json.loads(counts.read_text())
+    return TokenCache(_open(arrow), made["blank"], made["cut"], made["repeats"])
 
 
 def _whole(arrow: Path, counts: Path) -> bool:
-    return arrow.is_file() and counts.is_file()
+    # Caches of before there were all of these counts are made anew.
+    return arrow.is_file() and counts.is_file() and json.loads(counts.read_text()).keys() >= _COUNTS
 
 
 def _make(
     arrow: Path, counts: Path, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, max_length: int, prompt: str
 ) -> None:
+    log.info("corpus: %s is tokenised", corpus.name)
     clear_unfinished(arrow.parent, arrow.name)
     with atomic_file(arrow) as temporary:
-        rows, lines = _write(temporary, corpus, tokenizer, max_length, prompt)
+        counted = _write(temporary, corpus, tokenizer, max_length, prompt)
         if sha256_file(corpus.path) != corpus.sha256:
-            raise UserError(f"{corpus.path} was changed while it was read: give the command again")
+            raise UserError(f"{corpus.name} was changed while it was read: give the command again")
     # The counts come last: with them there, the table is whole.
-    write_text(counts, json.dumps({"rows": rows, "blank": lines - rows}))
+    write_text(counts, json.dumps(counted))
 
 
 def _open(path: Path) -> pa.Table:
@@ -148,17 +172,30 @@ def _open(path: Path) -> pa.Table:
 
 def _write(
     path: Path, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, max_length: int, prompt: str
-) -> tuple[int, int]:
-    rows = 0
+) -> dict[str, int]:
+    """Write the table; gives what was counted meanwhile."""
+    cut, keys = 0, bytearray()
+    chunks = _chunks(_noted(corpus.sentences(), keys))
     with _uncollected(), pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, _SCHEMA) as writer:
-        for lines, ids in _tokenized(_chunks(corpus.sentences()), tokenizer, max_length, prompt):
+        for lines, (ids, cut_here) in _tokenized(chunks, tokenizer, max_length, prompt):
             ends = pa.array(np.cumsum([0, *map(len, ids)], dtype=np.int32))
             flat = pa.array(np.fromiter(chain.from_iterable(ids), np.int32))
             writer.write_batch(pa.record_batch([pa.array(lines), pa.ListArray.from_arrays(ends, flat)], _SCHEMA))
-            rows += len(lines)
+            cut += cut_here
+    rows = len(keys) // 8
     if rows == 0:
-        raise UserError(f"{corpus.path} has no sentence: give a text file with one sentence a line")
-    return rows, _line_count(corpus.path)
+        raise UserError(f"{corpus.name} has no sentence: give text with one sentence a line")
+    numbers = np.frombuffer(keys, np.uint64)
+    numbers.sort()
+    repeats = int(np.count_nonzero(numbers[1:] == numbers[:-1]))
+    return {"rows": rows, "blank": _line_count(corpus.path) - rows, "cut": cut, "repeats": repeats}
+
+
+def _noted(sentences: Iterator[tuple[int, str]], keys: bytearray) -> Iterator[tuple[int, str]]:
+    """The same, each sentence's key written down."""
+    for line, sentence in sentences:
+        keys += repeat_key(sentence)
+        yield line, sentence
 
 
 @contextlib.contextmanager
@@ -175,20 +212,20 @@ def _uncollected() -> Iterator[None]:
 
 def _tokenized(
     chunks: Iterator[list[tuple[int, str]]], tokenizer: PreTrainedTokenizerBase, max_length: int, prompt: str
-) -> Iterator[tuple[list[int], list[list[int]]]]:
-    """Lines and token ids of each chunk; the next one is tokenised while this one is in use."""
+) -> Iterator[tuple[list[int], tuple[list[list[int]], int]]]:
+    """Lines, token ids and cut sentences of each chunk; the next one is tokenised while this one is in use."""
     with ThreadPoolExecutor(1) as beside:
 
-        def begin() -> tuple[list[int], Future[list[list[int]]]] | None:
+        def begin() -> tuple[list[int], Future[tuple[list[list[int]], int]]] | None:
             if not (chunk := next(chunks, [])):
                 return None
             lines, sentences = zip(*chunk, strict=True)
-            return list(lines), beside.submit(tokenize, tokenizer, list(sentences), max_length, prompt)
+            return list(lines), beside.submit(tokenize_and_count, tokenizer, list(sentences), max_length, prompt)
 
         ahead = begin()
         while ahead is not None:
-            (lines, ids), ahead = ahead, begin()
-            yield lines, ids.result()
+            (lines, tokenized), ahead = ahead, begin()
+            yield lines, tokenized.result()
 
 
 def _line_count(path: Path) -> int:

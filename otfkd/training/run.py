@@ -13,8 +13,9 @@ from otfkd.base.errors import UserError
 from otfkd.base.hashing import derived_seed
 from otfkd.config.identity import config_hash, resolve_precision
 from otfkd.config.schema import Config
-from otfkd.data.corpus import Corpus, find_corpus
+from otfkd.data.corpus import Corpus
 from otfkd.data.labelled import LEARNS_FROM, Examples, load_examples
+from otfkd.data.sources import find_corpus
 from otfkd.data.sts import Suite, load_suite
 from otfkd.distill.mlm import MaskedLanguage, load_masked_language
 from otfkd.distill.schedule import Plan, make_plan
@@ -186,7 +187,7 @@ def _find_data(config: Config, suite: Suite, cache: Path) -> tuple[Corpus | Exam
     if objective is None:
         corpus = find_corpus(config.data, cache)
         count = corpus.count()
-        return corpus, f"{corpus.path} has {count} sentences", count
+        return corpus, f"{corpus.name} has {count} sentences", count
     if config.processes > 1:
         raise UserError("fine-tuning runs in one process: leave trainer.devices=1 and trainer.nodes=1")
     if config.teacher.source != "none":

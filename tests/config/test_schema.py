@@ -25,7 +25,8 @@ MACHINE = {
     "seed", "dry_run", "fresh", "resume", "paths.data_root", "paths.runs", "paths.cache", "logger.name",
     "logger.every", "logger.project", "logger.offline", "logger.tags", "trainer.on_nonfinite", "trainer.threads",
     "trainer.devices",
-    "trainer.nodes", "data.path", "evaluation.path", "model.path", "teacher.path",
+    "trainer.nodes", "data.path", "data.column", "data.subset", "data.split", "evaluation.path", "model.path",
+    "teacher.path",
 }  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def test_every_choice_of_every_group_composes(group: str) -> None:
     needed = {
         "model": ["model.path=x"],
         "teacher": ["teacher.path=x", "teacher.warmup_steps=1"],
-        "data": ["data.path=x"],
+        "data": ["data.path=x", "data.repo=x"],
         "objective": ["teacher=minilm"],
         "schedule": ["teacher=minilm", "schedule.at=[1]"],
     }
@@ -344,11 +345,13 @@ def test_a_key_that_came_later_leaves_other_runs_their_names(default: Config) ->
     assert {key for key in LEAVES if AddedLater() in field_of(default, key).metadata} == {
         "teacher.precomputed",
         "data.grade_scale",
+        "data.unique",
     }
     assert hashed(default) == "7e14559728"
     stored = default.model_dump()
     del stored["teacher"]["precomputed"]
-    del stored["data"]["grade_scale"]
+    for name in ("grade_scale", "column", "subset", "split", "unique"):
+        del stored["data"][name]
     assert Config.model_validate(stored) == default
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from otfkd.base.errors import UserError
 from otfkd.config.sections import DataConfig
-from otfkd.data.corpus import Corpus, find_corpus
+from otfkd.data.corpus import Corpus
+from otfkd.data.sources import find_corpus
 
 EXOTIC = [
     "\ufeffa BOM stays",

@@ -12,7 +12,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundE
 from otfkd.base.errors import UserError
 from otfkd.config.composition import load_config
 from otfkd.config.schema import Config
-from otfkd.data.corpus import find_corpus
+from otfkd.data.sources import find_corpus
 from otfkd.data.sts import load_suite
 from tests.support.senteval import make_senteval
 

@@ -1,9 +1,14 @@
 """Labelled examples: what is read from where, what is refused, and what of dev and test is among them."""
 
+import csv
+import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from otfkd.base.errors import UserError
 from otfkd.config.composition import load_config
@@ -46,6 +51,40 @@ def test_a_csv_is_read_by_its_column_names(load: Load) -> None:
     triplets = load("triplets", TRIPLETS)
     assert triplets.sentences == (("the cat", "a cat", "a dog"), ("the dog", "a dog", "a bird"))
     assert (triplets.labels, triplets.columns, graded.columns) == ((), 3, 2)
+
+
+ROWS = [("A cat sat.", "A cat was sitting.", 4.5), ("One, two.", 'A "third".', 0.0)]
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.tsv", "t.parquet", "t.jsonl.gz", "no-ending"])
+def test_other_formats_give_the_same_examples(load: Load, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    keys = ("sentence1", "sentence2", "score")
+    lines = [json.dumps({"n": 1, **dict(zip(keys, row, strict=True))}) for row in ROWS]
+    match path.suffix:
+        case ".parquet":
+            parquet.write_table(pa.table({key: [row[place] for row in ROWS] for place, key in enumerate(keys)}), path)
+        case ".tsv":
+            path.write_text("".join("\t".join(map(str, row)) + "\n" for row in [keys, *ROWS]))
+        case ".gz":
+            path.write_bytes(gzip.compress("\n".join(lines).encode()))
+        case ".jsonl":
+            path.write_text("\n".join(lines))
+        case _:
+            with path.open("w", newline="") as file:
+                csv.writer(file).writerows([("text", *keys), *(("of no use", *row) for row in ROWS)])
+    examples = load("graded", None, "data=labelled", f"data.path={path}")
+    assert examples.sentences == tuple((first, second) for first, second, _ in ROWS)
+    assert examples.labels == (4.5, 0.0)
+
+
+@pytest.mark.parametrize("ending", ["tsv", "jsonl"])
+def test_columns_that_are_not_there_are_said_with_those_that_are(load: Load, tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"t.{ending}"
+    path.write_text('{"a": "x", "b": "y"}\n' if ending == "jsonl" else "a\tb\nx\ty\n")
+    told = rf"{path} has no column sentence1, only a, b: this objective reads sentence1, sentence2, score$"
+    with pytest.raises(UserError, match=told):
+        load("graded", None, "data=labelled", f"data.path={path}")
 
 
 def test_a_line_break_inside_a_sentence_becomes_a_space(load: Load) -> None:
@@ -110,7 +149,7 @@ def test_a_grade_above_the_scale_is_refused_with_its_line(load: Load) -> None:
 
 
 def test_a_file_that_is_not_there_or_not_text_is_refused(load: Load, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"gone\.csv cannot be read"):
+    with pytest.raises(UserError, match=r"gone\.csv is not a file"):
         load("graded", None, "data=labelled", f"data.path={tmp_path}/gone.csv")
     (tmp_path / "latin.csv").write_bytes(b"sentence1,sentence2,score\n\xe9,b,1\n")
     with pytest.raises(UserError, match=r"latin\.csv cannot be read"):

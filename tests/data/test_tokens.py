@@ -84,7 +84,7 @@ def test_the_same_content_is_tokenised_once_even_at_another_path(
     tmp_path: Path, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = token_cache(corpus_of(tmp_path, LINES), tokenizer, 32, tmp_path)
-    monkeypatch.setattr(tokens, "tokenize", raise_tokenized)
+    monkeypatch.setattr(tokens, "tokenize_and_count", raise_tokenized)
     (tmp_path / "elsewhere").mkdir()
     again = token_cache(corpus_of(tmp_path / "elsewhere", LINES), tokenizer, 32, tmp_path)
     assert (all_ids(again), again.blank) == (all_ids(first), first.blank)
@@ -153,7 +153,7 @@ def test_an_interrupted_write_leaves_nothing_and_the_next_is_whole(
     monkeypatch: pytest.MonkeyPatch,
     error: type[BaseException],
 ) -> None:
-    corpus, real, calls = corpus_of(tmp_path, LINES), tokens.tokenize, iter([False, True])
+    corpus, real, calls = corpus_of(tmp_path, LINES), tokens.tokenize_and_count, iter([False, True])
 
     def fail_at_second_chunk(*arguments: object) -> object:
         assert not gc.isenabled()
@@ -163,7 +163,7 @@ def test_an_interrupted_write_leaves_nothing_and_the_next_is_whole(
 
     with monkeypatch.context() as patch:
         patch.setattr(tokens, "_CHUNK", 2)
-        patch.setattr(tokens, "tokenize", fail_at_second_chunk)
+        patch.setattr(tokens, "tokenize_and_count", fail_at_second_chunk)
         with pytest.raises(error):
             token_cache(corpus, tokenizer, 32, tmp_path)
     assert made(tmp_path) == []
@@ -256,3 +256,39 @@ def test_a_tokenizer_without_the_library_beneath_is_asked_itself(tokenizer: PreT
     slow = cast(PreTrainedTokenizerBase, Slow())
     expected = tokenizer([f"a {line}" for line in SENTENCES], truncation=True, max_length=6)["input_ids"]
     assert tokens.tokenize(slow, SENTENCES, 6, "a ") == tokens.tokenize(tokenizer, SENTENCES, 6, "a ") == expected
+
+
+def test_sentences_that_are_cut_and_those_that_repeat_are_counted(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "_CHUNK", 3)
+    corpus = corpus_of(tmp_path, [*LINES, *LINES, "a dog"])
+    whole = [len(ids) for ids in tokenizer([*SENTENCES, *SENTENCES, "a dog"])["input_ids"]]
+    for length in (3, 4, 5, 8, 9, 32):
+        cache = token_cache(corpus, tokenizer, length, tmp_path)
+        assert (cache.cut, cache.repeats, cache.blank) == (sum(size > length for size in whole), 4, 2)
+
+
+def test_a_tokenizer_without_the_library_beneath_counts_alike(tokenizer: PreTrainedTokenizerBase) -> None:
+    class Slow:
+        def __call__(self, *given: Any, **named: Any) -> Any:
+            return tokenizer(*given, **named)
+
+    slow = cast(PreTrainedTokenizerBase, Slow())
+    for length in (4, 5, 8, 32):
+        expected = tokens.tokenize_and_count(tokenizer, SENTENCES, length, "a ")
+        assert tokens.tokenize_and_count(slow, SENTENCES, length, "a ") == expected
+
+
+def test_a_cache_of_before_there_were_counts_is_made_anew_once(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = corpus_of(tmp_path, LINES)
+    first = token_cache(corpus, tokenizer, 5, tmp_path)
+    (counts,) = (tmp_path / "tokens").glob("*.json")
+    counts.write_text('{"rows": 3, "blank": 1}')
+    again = token_cache(corpus, tokenizer, 5, tmp_path)
+    assert again.table.equals(first.table)
+    assert (again.cut, again.repeats) == (2, 0)
+    monkeypatch.setattr(tokens, "tokenize_and_count", raise_tokenized)
+    token_cache(corpus, tokenizer, 5, tmp_path)
