@@ -10,7 +10,7 @@ from otfkd.base.processes import own_rows, rank_zero_first
 from otfkd.data.corpus import Corpus
 from otfkd.data.datamodule import CorpusData, LabelledData, Source, TeacherInput
 from otfkd.data.labelled import Examples
-from otfkd.data.tokens import token_cache
+from otfkd.data.tokens import TokenCache, token_cache
 from otfkd.distill.teacher import Precomputed
 from otfkd.models.encoder import Encoder
 from otfkd.training.run import Run
@@ -19,10 +19,14 @@ from otfkd.training.teacher_embeddings import precomputed
 log = logging.getLogger("otfkd")
 
 
-def _source(run: Run, corpus: Corpus, encoder: Encoder) -> Source:
+def read_tokens(run: Run, corpus: Corpus, encoder: Encoder) -> TokenCache:
+    """A corpus as an encoder reads it, tokenised where it never was."""
     length = run.config.data.max_length
-    tokens = rank_zero_first(lambda: token_cache(corpus, encoder.tokenizer, length, run.cache, encoder.prompt))
-    return Source(tokens, encoder.pad_id)
+    return rank_zero_first(lambda: token_cache(corpus, encoder.tokenizer, length, run.cache, encoder.prompt))
+
+
+def _source(run: Run, corpus: Corpus, encoder: Encoder) -> Source:
+    return Source(read_tokens(run, corpus, encoder), encoder.pad_id)
 
 
 def labelled_data(run: Run, examples: Examples, student: Encoder, done: int) -> LabelledData:
@@ -51,7 +55,8 @@ def corpus_data(run: Run, corpus: Corpus, student: Encoder, teachers: Sequence[T
         share=own_rows(config.data.batch_size),
     )
     tokens = data.batches.student.tokens
-    log.info("corpus: %d sentences, %d blank lines skipped", len(tokens), tokens.blank)
+    skipped = "blank or repeated" if config.data.unique else "blank"
+    log.info("corpus: %d sentences, %d %s lines skipped", len(tokens), tokens.blank, skipped)
     return data
 
 

@@ -6,8 +6,10 @@ from otfkd.config.schema import Config
 from otfkd.config.sections import Schedule
 from otfkd.data.corpus import Corpus
 from otfkd.data.labelled import Examples
+from otfkd.data.tokens import TokenCache
 from otfkd.distill.schedule import Plan
 from otfkd.models.encoder import Encoder
+from otfkd.training.batches import read_tokens
 from otfkd.training.run import Models, Run
 from otfkd.training.teacher_embeddings import embedding_files
 
@@ -20,7 +22,7 @@ def describe(run: Run, models: Models) -> str:
         ("student", f"{run.base_folder}, pooler {student.pooler}, {_count(student):,} parameters"),
         ("teacher", _teacher_line(run, teachers)),
         *_embeddings_lines(run, teachers),
-        *_data_lines(run),
+        *_data_lines(run, student),
         ("evaluate", f"{run.suite.dev.name} after {_steps(plan.evaluate)}"),
         ("cache", f"after {_steps(plan.cache)}"),
         ("rotate", _rotation_line(plan, config.schedule)),
@@ -32,7 +34,7 @@ def describe(run: Run, models: Models) -> str:
     return "\n".join(f"{name:<11}{value}" for name, value in rows)
 
 
-def _data_lines(run: Run) -> list[tuple[str, str]]:
+def _data_lines(run: Run, student: Encoder) -> list[tuple[str, str]]:
     """What is read, how often, and what a batch makes of it."""
     config, data = run.config, run.data
     unit = "examples" if isinstance(data, Examples) else "sentences"
@@ -40,7 +42,8 @@ def _data_lines(run: Run) -> list[tuple[str, str]]:
     batches = f"{run.plan.max_steps} optimizer steps of {config.trainer.accumulate} x {config.data.batch_size} {unit}"
     if isinstance(data, Corpus):
         lines = [
-            ("corpus", f"{data.path}, {run.size:,} sentences, read {passes:.2f} times"),
+            ("corpus", f"{data.name}, {run.size:,} sentences, read {passes:.2f} times"),
+            ("sentences", _sentences_line(config, read_tokens(run, data, student), repeats_count=True)),
             ("steps", batches),
         ]
     else:
@@ -50,6 +53,10 @@ def _data_lines(run: Run) -> list[tuple[str, str]]:
         lines = [
             ("examples", f"{data.name}, {run.size:,} {data.what}{dropped}, read {passes:.2f} times"),
             ("steps", f"{batches}, objective {config.objective.supervised}"),
+            (
+                "sentences",
+                _sentences_line(config, read_tokens(run, data.corpus(run.cache), student), repeats_count=False),
+            ),
             ("trained on", f"test pairs too: {told}" if told else "no test pair"),
         ]
     lines.append(("processes", f"{config.processes}, {_share(config)} of those {unit} each"))
@@ -64,6 +71,21 @@ def _data_lines(run: Run) -> list[tuple[str, str]]:
     if config.negatives_per_anchor:
         lines.append(("negatives", f"{config.negatives_per_anchor} per anchor (accumulation adds none)"))
     return lines
+
+
+def _sentences_line(config: Config, tokens: TokenCache, *, repeats_count: bool) -> str:
+    """How many sentences are not read as a user may think they are; those of labelled examples may well repeat."""
+    line = f"{_part(tokens.cut, len(tokens))} cut at {config.data.max_length} tokens"
+    if not repeats_count:
+        return line
+    advice = " (data.unique=true leaves them out)" if tokens.repeats else ""
+    return f"{line}, {_part(tokens.repeats, len(tokens))} a repeat of an earlier one{advice}"
+
+
+def _part(some: int, of: int) -> str:
+    if not some:
+        return "none"
+    return f"{100 * some / of:.1f} %" if some / of >= 0.001 else "less than 0.1 %"
 
 
 def _rotation_line(plan: Plan, schedule: Schedule) -> str:

@@ -157,7 +157,8 @@ CASES = {
     "finetune_nli": Case(
         ("experiment=finetune_nli", *LABELLED, "data.path={triplets}"),
         (
-            "Supervised SimCSE", "triplets of a sentence, what it entails and what contradicts it, a CSV file",
+            "Supervised SimCSE",
+            "triplets of a sentence, what it entails and what contradicts it, the author's own table",
             "Training learns from these labels", *UNTAUGHT,
         ),
         NO_TEACHER,
@@ -211,7 +212,8 @@ CASES = {
     "weights": Case((*STATIC, *TWO, "teacher.weights=[1.0,3.0]"),
                     ("2 models together.", "weight 1\n", "weight 3"), ("equal weight",)),
     "regression": Case(("experiment=finetune_stsb", "objective=cosine_regression", *LABELLED, "data.path={graded}"),
-                       ("Cosine regression", "grade from 0 to 5, a CSV file", *UNTAUGHT), (*NO_TEACHER, "CoSENT")),
+                       ("Cosine regression", "grade from 0 to 5, the author's own table", *UNTAUGHT),
+                       (*NO_TEACHER, "CoSENT")),
     "classes": Case(("experiment=finetune_stsb", "objective=softmax", *LABELLED, "data.path={classified}"),
                     ("Classification", "pairs that are entailment, neutral or contradiction", *UNTAUGHT),
                     (*NO_TEACHER, "CoSENT")),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from otfkd.config.schema import Config
-from otfkd.training.plan_text import describe
+from otfkd.training.plan_text import _part, describe
 from otfkd.training.run import prepare
 
 SELF = ["experiment=otfkd", "teacher.warmup_steps=4"]
@@ -157,3 +157,19 @@ def test_what_is_held_besides_the_student_is_counted(
     assert held("schedule.source=ema") == pytest.approx(2)
     assert held("schedule.retain=pool", "schedule.pool_size=3") == pytest.approx(3)
     assert held("schedule.retain=pool_initial", "schedule.pool_size=3") == pytest.approx(4)
+
+
+def test_the_plan_counts_sentences_that_are_cut_and_repeats(
+    told: Callable[..., dict[str, str]], tmp_path: Path, corpus_file: Path
+) -> None:
+    path = tmp_path / "own.txt"
+    path.write_text("the cat\n" * 3 + "the cat sat on the mat\n" + "".join(f"a dog {n}\n" for n in range(36)))
+    line = told(f"data.path={path}", "data.max_length=7")["sentences"]
+    assert line == "2.5 % cut at 7 tokens, 5.0 % a repeat of an earlier one (data.unique=true leaves them out)"
+    lines = told(f"data.path={path}", "data.max_length=8", "data.unique=true")
+    assert lines["sentences"] == "none cut at 8 tokens, none a repeat of an earlier one"
+    assert lines["corpus"].startswith(f"{path}, 38 sentences, ")
+
+
+def test_less_than_can_be_seen_is_not_none() -> None:
+    assert [_part(some, 10_000) for some in (0, 1, 10, 10_000)] == ["none", "less than 0.1 %", "0.1 %", "100.0 %"]
