@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -10,6 +11,9 @@ from omegaconf.errors import OmegaConfBaseException
 from otfkd.base.errors import UserError, first_line
 from otfkd.config.messages import all_keys, quoted, to_paste, unknown_key
 from otfkd.config.schema import Config, EvaluateConfig, Root
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 # Groups whose value may also be a folder or a hub id: `model=FOLDER` means `model=custom model.path=FOLDER`.
 OPEN_GROUPS = ("model", "teacher")
@@ -51,22 +55,11 @@ def prepare_overrides(overrides: Sequence[str], schema: type[Root]) -> list[str]
     Raises:
         UserError: an override that does not parse, an unknown key (with or without '+') or choice of a group.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
     valid = [*all_keys(schema), *groups()]
     expanded: list[str] = []
     for given in overrides:
         text = _from_home(given)
-        try:
-            override = OverridesParser.create().parse_override(text)
-        except HydraException:
-            if "=" not in text:
-                raise UserError(f"'{text}' is not an override: write KEY=VALUE") from None
-            raise UserError(
-                f"'{text}' is not an override: quote its special characters for Hydra and for the shell, "
-                f"as in {to_paste(text)}"
-            ) from None
+        override = _parsed(text)
         key, value = override.key_or_group, override.value()
         if key.split(".")[0].split("/")[0] == "hydra":
             expanded.append(text)
@@ -86,6 +79,21 @@ def prepare_overrides(overrides: Sequence[str], schema: type[Root]) -> list[str]
     return expanded
 
 
+def _parsed(text: str) -> "Override":
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException:
+        if "=" not in text:
+            raise UserError(f"'{text}' is not an override: write KEY=VALUE") from None
+        raise UserError(
+            f"'{text}' is not an override: quote its special characters for Hydra and for the shell, as in "
+            f"{to_paste(text)}"
+        ) from None
+
+
 def _from_home(given: str) -> str:
     """An override with a path from the home folder, which Hydra's grammar has no place for, quoted."""
     key, _, value = given.partition("=")
@@ -98,11 +106,8 @@ def check_single(overrides: Sequence[str]) -> None:
     Raises:
         UserError: an override has several values.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        if override.is_sweep_override():
-            text = str(override.input_line)
+    for text in overrides:
+        if _parsed(text).is_sweep_override():
             raise UserError(f"'{text}' has several values: add -m for a sweep; as one it is {to_paste(text)}")
 
 

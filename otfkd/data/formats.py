@@ -3,10 +3,9 @@
 import contextlib
 import csv
 import io
-import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +31,7 @@ _FOREIGN = {
     b"\xff\xfe": "is UTF-16: convert it to UTF-8, for instance with iconv -f UTF-16 -t UTF-8",
     b"\xfe\xff": "is UTF-16: convert it to UTF-8, for instance with iconv -f UTF-16 -t UTF-8",
 }
+_Reader = Callable[[Sequence[str]], Iterator[tuple[str, dict[str, Any]]]]
 _HEAD = 1 << 20  # bytes that are looked at
 _TEXT_COLUMNS = ("text", "sentence")
 
@@ -88,33 +88,16 @@ class TextFile:
         Raises:
             UserError: a row that cannot be read.
         """
+        readers: dict[str, _Reader] = {"parquet": self._parquet_rows, "jsonl": self._json_rows}
+        read = readers.get(self.format, self._csv_rows)
         with _reading(self):
-            match self.format:
-                case "parquet":
-                    numbers = itertools.count(1)
-                    with parquet.ParquetFile(self.path) as file:
-                        for batch in file.iter_batches(columns=list(columns)):
-                            values = [batch.column(column).to_pylist() for column in columns]
-                            yield from ((f"{self.path} row {next(numbers)}", row) for row in zip(*values, strict=True))
-                case "jsonl":
-                    for number, row in self._json_rows():
-                        where = f"{self.path} line {number}"
-                        gone = [column for column in columns if column not in row]
-                        if gone:
-                            raise UserError(
-                                f"{where} has no {gone[0]} but {', '.join(row) or 'nothing'}: complete or delete it"
-                            )
-                        yield where, tuple(row[column] for column in columns)
-                case _:
-                    with self._text() as text:
-                        reader = self._csv(text)
-                        for cells in reader:
-                            where = f"{self.path} line {reader.line_num}"
-                            if None in cells or None in cells.values():
-                                raise UserError(
-                                    f"{where} has not as many columns as the first line: quote or complete it"
-                                )
-                            yield where, tuple(cells[column] for column in columns)
+            for number, row in read(columns):
+                gone = next((column for column in columns if column not in row), None)
+                if gone is not None:
+                    raise UserError(
+                        f"{self.path} {number} has no {gone} but {', '.join(row) or 'nothing'}: complete or delete it"
+                    )
+                yield f"{self.path} {number}", tuple(row[column] for column in columns)
 
     def _bytes(self) -> BinaryIO:
         if self.compression is None:
@@ -129,7 +112,13 @@ class TextFile:
             return csv.DictReader(file, strict=True, delimiter="\t", quoting=csv.QUOTE_NONE)
         return csv.DictReader(file, strict=True)
 
-    def _json_rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _parquet_rows(self, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        with parquet.ParquetFile(self.path) as file:
+            batches = file.iter_batches(columns=list(columns))
+            rows = (row for batch in batches for row in batch.to_pylist())
+            yield from ((f"row {number}", row) for number, row in enumerate(rows, 1))
+
+    def _json_rows(self, _: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
         with self._bytes() as file:
             for number, raw in enumerate(file, 1):
                 if not raw.strip():
@@ -137,7 +126,18 @@ class TextFile:
                 row = _json_object(raw)
                 if row is None:
                     raise UserError(f"{self.path} line {number} is no JSON object: give one object a line")
-                yield number, row
+                yield f"line {number}", row
+
+    def _csv_rows(self, _: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        with self._text() as text:
+            reader = self._csv(text)
+            for row in reader:
+                where = f"line {reader.line_num}"
+                if None in row or None in row.values():
+                    raise UserError(
+                        f"{self.path} {where} has not as many columns as the first line: quote or complete it"
+                    )
+                yield where, row
 
 
 def recognize(path: Path, unnamed: Format = "text") -> TextFile:
@@ -150,15 +150,7 @@ def recognize(path: Path, unnamed: Format = "text") -> TextFile:
     Raises:
         UserError: it is not there, cannot be read, or is nothing that sentences can be read from.
     """
-    if path.is_dir():
-        raise UserError(f"data.path={path} is not a file but a folder: name the files in it, as data.path='{path}/*'")
-    if not path.is_file():
-        raise UserError(f"data.path={path} is not a file: correct the path")
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-    except OSError as error:
-        raise UserError(f"data.path={path} cannot be read ({error.strerror}): check its permissions") from None
+    start = _first_bytes(path)
     named = _ENDINGS.get(path.suffix.lower())
     compression = next((kind for magic, kind in _COMPRESSED.items() if start.startswith(magic)), None)
     if named not in (None, compression):
@@ -167,20 +159,38 @@ def recognize(path: Path, unnamed: Format = "text") -> TextFile:
     found = TextFile(path, _FORMATS.get(inner.suffix.lower(), unnamed), compression)
     with _reading(found), found._bytes() as stream:
         head = stream.read(_HEAD)
-    if head.startswith(_PARQUET):
-        if compression is not None:
-            raise UserError(f"{path} is a compressed Parquet file: unpack it")
+    if head.startswith(_PARQUET) and compression is None:
         return TextFile(path, "parquet", None)
-    if found.format == "parquet":
-        raise UserError(f"{path} is no Parquet file: name it by what it is, or fetch it again")
+    told = _against(head, found)
+    if told is not None:
+        raise UserError(f"{path} {told}")
+    return found
+
+
+def _first_bytes(path: Path) -> bytes:
+    if path.is_dir():
+        raise UserError(f"data.path={path} is not a file but a folder: name the files in it, as data.path='{path}/*'")
+    if not path.is_file():
+        raise UserError(f"data.path={path} is not a file: correct the path")
+    try:
+        with path.open("rb") as file:
+            return file.read(8)
+    except OSError as error:
+        raise UserError(f"data.path={path} cannot be read ({error.strerror}): check its permissions") from None
+
+
+def _against(head: bytes, file: TextFile) -> str | None:
+    """What is against reading a file as what it seems to be, by its beginning."""
+    if head.startswith(_PARQUET):
+        return "is a compressed Parquet file: unpack it"
+    if file.format == "parquet":
+        return "is no Parquet file: name it by what it is, or fetch it again"
     foreign = next((told for magic, told in _FOREIGN.items() if head.startswith(magic)), None)
     if foreign is None and b"\0" in head:
         foreign = "is not text: give text files, JSONL, CSV, TSV or Parquet"
-    if foreign is None and found.format == "text":
+    if foreign is None and file.format == "text":
         foreign = _not_sentences(head)
-    if foreign is not None:
-        raise UserError(f"{path} {foreign}")
-    return found
+    return foreign
 
 
 def text_column(columns: Sequence[str], wanted: str | None, name: str) -> str:

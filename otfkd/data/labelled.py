@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from otfkd.base.errors import UserError
 from otfkd.base.files import write_bytes
@@ -196,14 +196,9 @@ def _table_path(config: DataConfig) -> Path:
 
 
 def _read_table(path: Path, kind: Kind, grade_scale: float | None) -> Examples:
-    table, columns = recognize(path, unnamed="csv"), _COLUMNS[kind]
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        has = f"only {', '.join(table.columns)}" if table.columns else "for it is empty"
-        raise UserError(f"{path} has no column {missing[0]}, {has}: this objective reads {', '.join(columns)}")
     rows = [
         (where, _sentence(first, where), _sentence(second, where), "" if third is None else str(third))
-        for where, (first, second, third) in table.rows(columns)
+        for where, (first, second, third) in _rows(path, _COLUMNS[kind])
     ]
     if not rows:
         raise UserError(f"{path} has no examples: give {in_words(kind, grade_scale)} below the line of column names")
@@ -223,6 +218,16 @@ def _read_table(path: Path, kind: Kind, grade_scale: float | None) -> Examples:
     scaled = [grade * (TOP_GRADE / top) for grade in grades]
     examples = ((first, second, grade) for (_, first, second, _), grade in zip(rows, scaled, strict=True))
     return replace(_labelled(path.name, kind, examples), grade_scale=top)
+
+
+def _rows(path: Path, columns: tuple[str, str, str]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Where each row is, for a message, and its values of some columns."""
+    table = recognize(path, unnamed="csv")
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        has = f"only {', '.join(table.columns)}" if table.columns else "for it is empty"
+        raise UserError(f"{path} has no column {missing[0]}, {has}: this objective reads {', '.join(columns)}")
+    return table.rows(columns)
 
 
 def _sentence(value: object, where: str) -> str:
