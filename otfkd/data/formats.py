@@ -251,11 +251,11 @@ def _not_sentences(head: bytes) -> str | None:
 
 
 def _json_object(line: bytes) -> dict[str, Any] | None:
-    with contextlib.suppress(ValueError):
-        value = json.loads(line.decode("utf-8-sig"))
-        if isinstance(value, dict):
-            return value
-    return None
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 @contextlib.contextmanager
