@@ -1,4 +1,9 @@
-"""otfkd-reproduce: make tables, resuming where an earlier attempt stopped."""
+"""otfkd-reproduce: make tables, resuming where an earlier attempt stopped.
+
+A row that is published in experiments/results counts as finished: only what no row answers is trained, and what that
+starts from. A row answers if it records the same config hash, data and protocol. Each run's row is published as soon as
+the run is finished, so what is stopped midway leaves its rows, and tables that mark the seeds they lack.
+"""
 
 import argparse
 import sys
@@ -13,77 +18,142 @@ from otfkd.config.schema import Config
 
 if TYPE_CHECKING:
     from otfkd.tables.definition import TableSpec
-    from otfkd.tables.jobs import Job
 
 TABLES = "main,interval,cost"
+_CHECK = """\
+--check trains nothing and needs no data. It fails (exit code 2) where a built table is not byte for byte what its
+rows give, so also where a table shows fewer seeds than are wanted without its mark, and where a figure on a page
+differs from its rows. It lists rows that lack seeds, but an unfinished table that says so is no failure (exit code 0).
+"""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="otfkd-reproduce", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="otfkd-reproduce", description=__doc__, epilog=_CHECK, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--profile", default="mini", help="the size at which to run (default: mini)")
     parser.add_argument(
-        "--tables", default=TABLES, help=f"names from experiments/tables, with commas (default: {TABLES})"
+        "--tables",
+        help="names from experiments/tables, with commas (default: those that rows of the profile are published of, or "
+        f"{TABLES})",
+    )
+    parser.add_argument(
+        "--seeds", type=_seeds, help="these alone, with commas, in place of the definition's; their rows are added"
     )
     parser.add_argument("--experiments", type=Path, default=Path("experiments"), help="gets results/ and built/")
+    parser.add_argument(
+        "--fresh", action="store_true", help="train everything again, whatever is published or finished here"
+    )
+    parser.add_argument("--publish", action="store_true", help="publish what is finished here, and train nothing")
     parser.add_argument("--dry-run", action="store_true", help="print every job and its state, and stop")
     parser.add_argument("--print-commands", action="store_true", help="print the training commands, and stop")
     parser.add_argument("--print-slurm", action="store_true", help="print them as a Slurm array, and stop")
-    parser.add_argument("--check", action="store_true", help="say whether built tables are what published rows give")
+    parser.add_argument("--check", action="store_true", help="say whether tables and pages are what the rows give")
+    parser.add_argument(
+        "--fill", action="store_true", help="build all tables of published rows, write the pages' figures, and stop"
+    )
     parser.add_argument("overrides", nargs="*", help="further KEY=VALUE for every job")
     exit_with(lambda: _main(parser.parse_args()))
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    seeds = text.split(",")
+    if not all(seed.isdecimal() for seed in seeds):
+        raise argparse.ArgumentTypeError("give whole numbers from 0, with commas")
+    return tuple(dict.fromkeys(map(int, seeds)))
 
 
 def _main(arguments: argparse.Namespace) -> None:
     prepare_overrides(arguments.overrides, Config)
     check_environment()
-    if arguments.check:
-        _check(arguments.experiments)
+    if arguments.check or arguments.fill:
+        (_check if arguments.check else _fill)(arguments.experiments)
         return
     from otfkd.tables.definition import load_table
     from otfkd.tables.jobs import table_jobs
+    from otfkd.tables.make import answers, make_tables, with_seeds
     from otfkd.tables.status import commands, overview, slurm_array
 
-    specs = {name: load_table(name, arguments.profile) for name in arguments.tables.split(",")}
-    jobs = table_jobs(specs, arguments.profile, arguments.overrides)
+    profile, experiments = arguments.profile, arguments.experiments
+    names = arguments.tables.split(",") if arguments.tables else _published(experiments, profile) or TABLES.split(",")
+    specs = {name: load_table(name, profile) for name in names}
+    planned = specs if arguments.seeds is None else with_seeds(specs, profile, arguments.seeds)
+    jobs = table_jobs(planned, profile, arguments.overrides)
     if arguments.dry_run or arguments.print_commands or arguments.print_slurm:
         show = commands if arguments.print_commands else slurm_array if arguments.print_slurm else overview
-        sys.stdout.write(show(jobs))
-    else:
-        _make(specs, jobs, arguments.profile, arguments.experiments)
-
-
-def _make(specs: "dict[str, TableSpec]", jobs: "list[Job]", profile: str, experiments: Path) -> None:
-    from otfkd.base.files import write_text
-    from otfkd.runs.failure import jobs_failed
-    from otfkd.tables.built import REPORT, built, figures
-    from otfkd.tables.jobs import run_jobs
-    from otfkd.tables.published import publish, read_published
-    from otfkd.training.wandb_run import send_files
-
-    outcome = run_jobs(jobs)
-    results, folder = experiments / "results" / f"{profile}.jsonl", experiments / "built" / profile
-    publish(outcome.published, specs.keys(), results)
-    files = built(profile, read_published(results), specs)
-    for file, text in files.items():
-        write_text(folder / file, text)
-    mirrored = [job.config for job in jobs if job.config.logger.name == "wandb"]
-    if mirrored:
-        drawn = figures(profile, read_published(results), specs)
-        send_files(mirrored[0].logger, Path(mirrored[0].paths.runs), f"tables-{profile}", {**files, **drawn})
-    for name in specs:
-        sys.stdout.write(f"\n{files[f'{name}.md']}\nwritten to {folder}/{name}.md, .csv and .tex\n")
-    sys.stdout.write(f"\nall of it, with figures: {folder}/{REPORT}\n")
+        left = {job.key for job in answers(jobs, profile, experiments, fresh=arguments.fresh).to_run}
+        sys.stdout.write(show(jobs, {job.key for job in jobs} - left))
+        return
+    if arguments.fresh and arguments.publish:
+        raise UserError("--publish trains nothing, so --fresh has nothing to do: leave one of them out")
+    outcome, files = make_tables(specs, jobs, profile, experiments, fresh=arguments.fresh, train=not arguments.publish)
+    if files:
+        _show(specs, files, profile, experiments)
+    if mirrored := [job.config for job in jobs if job.config.logger.name == "wandb"]:
+        _mirror(mirrored[0], specs, files, profile, experiments)
     if outcome.failures:
+        from otfkd.runs.failure import jobs_failed
+
         raise jobs_failed(outcome.failures)
 
 
-def _check(experiments: Path) -> None:
-    from otfkd.tables.built import differing
+def _published(experiments: Path, profile: str) -> list[str]:
+    """The tables that have rows at a profile."""
+    from otfkd.tables.built import results_file
+    from otfkd.tables.published import read_published
 
-    if not any((experiments / "results").glob("*.jsonl")):
-        raise UserError(f"{experiments}/results holds no published rows: make a table first")
-    wrong = differing(experiments)
+    path = results_file(experiments, profile)
+    return sorted({one.table for one in read_published(path)}) if path.is_file() else []
+
+
+def _show(specs: "dict[str, TableSpec]", files: dict[str, str], profile: str, experiments: Path) -> None:
+    from otfkd.tables.built import REPORT, built_folder
+
+    folder = built_folder(experiments, profile)
+    for name in specs:
+        if f"{name}.md" in files:
+            sys.stdout.write(f"\n{files[f'{name}.md']}\nwritten to {folder}/{name}.md, .csv and .tex\n")
+    sys.stdout.write(f"\nall of it, with figures: {folder}/{REPORT}\n")
+
+
+def _mirror(
+    config: Config, specs: "dict[str, TableSpec]", files: dict[str, str], profile: str, experiments: Path
+) -> None:
+    """Send tables and figures to where the runs are shown."""
+    from otfkd.tables.built import figures, results_file
+    from otfkd.tables.published import read_published
+    from otfkd.training.wandb_run import send_files
+
+    drawn = figures(profile, read_published(results_file(experiments, profile)), specs)
+    send_files(config.logger, Path(config.paths.runs), f"tables-{profile}", {**files, **drawn})
+
+
+def _check(experiments: Path) -> None:
+    from otfkd.tables.built import differing, unfinished
+    from otfkd.tables.cited import wrong_figures
+
+    _refuse_none(experiments)
+    wrong = [f"{path}: not what the published rows give" for path in differing(experiments)]
+    wrong += map(str, wrong_figures(experiments))
     if wrong:
-        names = ", ".join(map(str, wrong))
-        raise UserError(f"{names}: not what the published rows give; build again with otfkd-reproduce")
-    sys.stdout.write(f"all of {experiments}/built is what the rows in {experiments}/results give\n")
+        raise UserError(f"{'; '.join(wrong)}; otfkd-reproduce --fill writes them again")
+    for row in unfinished(experiments):
+        sys.stdout.write(f"unfinished: {row}\n")
+    sys.stdout.write(
+        f"all of {experiments}/built, and each figure that pages cite, is what the rows in {experiments}/results give\n"
+    )
+
+
+def _fill(experiments: Path) -> None:
+    from otfkd.tables.built import build_all
+
+    _refuse_none(experiments)
+    for page in build_all(experiments):
+        sys.stdout.write(f"figures written to {page}\n")
+
+
+def _refuse_none(experiments: Path) -> None:
+    from otfkd.tables.built import published_profiles
+
+    if not published_profiles(experiments):
+        raise UserError(f"{experiments}/results holds no published rows: make a table first")

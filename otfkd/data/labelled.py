@@ -1,7 +1,6 @@
 """Labelled examples for fine-tuning: graded pairs, classified pairs, and triplets with a hard negative."""
 
 import math
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from otfkd.config.sections import DataConfig
 from otfkd.data.corpus import Corpus
 from otfkd.data.formats import as_text, recognize
 from otfkd.data.senteval import find, read_sick, read_sick_judgments, read_stsb
-from otfkd.data.sts import DevTask, Task
+from otfkd.data.sts import DevTask, Pair, Task, as_pair, found_again
 
 Kind = Literal["graded", "classified", "triplets"]
 CLASSES = ("entailment", "neutral", "contradiction")
@@ -45,8 +44,6 @@ LEARNS_FROM: dict[str, Kind] = {
     "cosine_regression": "graded",
     "softmax": "classified",
 }
-
-Pair = frozenset[str]
 
 
 def in_words(kind: Kind, grade_scale: float | None = None) -> str:
@@ -104,7 +101,7 @@ class Examples:
     def pairs(self) -> Iterator[Pair]:
         """The pairs an example teaches something of: the first sentence with each other one."""
         for first, *others in self.sentences:
-            yield from (_pair(first, other) for other in others)
+            yield from (as_pair(first, other) for other in others)
 
     def without(self, dev: DevTask) -> "Examples":
         """Those whose pairs are not dev's: a checkpoint must not be chosen by what it was trained on.
@@ -112,8 +109,8 @@ class Examples:
         Raises:
             UserError: none is left.
         """
-        taken = set(_pairs(dev))
-        kept = [not taken & {_pair(first, other) for other in others} for first, *others in self.sentences]
+        taken = set(dev.pairs())
+        kept = [not taken & {as_pair(first, other) for other in others} for first, *others in self.sentences]
         if not any(kept):
             raise UserError(f"all examples of {self.name} are pairs of {dev.name}: train on others")
         return replace(
@@ -125,18 +122,7 @@ class Examples:
 
     def seen(self, tasks: Iterable[Task]) -> dict[str, int]:
         """How many pairs of each task are among these, for the tasks that have any."""
-        own = set(self.pairs())
-        counts = {task.name: sum(pair in own for pair in _pairs(task)) for task in tasks}
-        return {name: count for name, count in counts.items() if count}
-
-
-def _pairs(task: Task) -> Iterator[Pair]:
-    return (_pair(left, right) for subset in task.subsets for left, right, _ in subset.pairs)
-
-
-def _pair(left: str, right: str) -> Pair:
-    # The same pair is spaced, cased and punctuated differently in different releases.
-    return frozenset(re.sub(r"\W", "", sentence.lower()) for sentence in (left, right))
+        return found_again(self.pairs(), tasks)
 
 
 def load_examples(config: DataConfig, kind: Kind, data_root: str | None, cache: Path) -> Examples:

@@ -1,9 +1,12 @@
 """Graded sentence pairs: the STS tasks in SentEval's layout or mteb's, and the embedded mini task.
 
-Dev and test tasks are different types, so that selection on test pairs does not type-check.
+Dev and test tasks are different types, so that code that selects on a test task does not type-check. That says nothing
+of their pairs: STS-B was drawn from STS12 to STS16, and 1,135 of the pairs of these test tasks are STS-B dev pairs too,
+580 of them in STS15. `Suite.dev_in_test` counts them.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -45,6 +48,25 @@ class Task:
                 yield left
                 yield right
 
+    def pairs(self) -> Iterator["Pair"]:
+        return (as_pair(left, right) for subset in self.subsets for left, right, _ in subset.pairs)
+
+
+Pair = frozenset[str]
+
+
+def as_pair(left: str, right: str) -> Pair:
+    """Two sentences in no order, as they are recognised in other data."""
+    # The same pair is spaced, cased and punctuated differently in different releases.
+    return frozenset(re.sub(r"\W", "", sentence.lower()) for sentence in (left, right))
+
+
+def found_again(pairs: Iterable[Pair], tasks: Iterable[Task]) -> dict[str, int]:
+    """How many pairs of each task are among some pairs, for the tasks that have any."""
+    own = set(pairs)
+    counts = {task.name: sum(pair in own for pair in task.pairs()) for task in tasks}
+    return {name: count for name, count in counts.items() if count}
+
 
 @dataclass(frozen=True)
 class DevTask(Task):
@@ -78,6 +100,10 @@ class Suite:
     @property
     def checksum(self) -> str:
         return checksum((self.dev, *self.test))
+
+    def dev_in_test(self) -> dict[str, int]:
+        """How many pairs of each test task are dev pairs too, for the tasks that have any."""
+        return found_again(self.dev.pairs(), self.test)
 
 
 def checksum(tasks: Iterable[Task]) -> str:

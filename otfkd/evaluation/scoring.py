@@ -68,7 +68,7 @@ def score_rows(encoder: Encoder, suite: Suite, config: EvaluationConfig, origin:
     """
     tasks = (suite.dev, *suite.test)
     vectors = embed(encoder, tasks, batch_size=config.batch_size, max_length=config.max_length)
-    facts = _facts(encoder, origin, ", ".join(filter(None, [PROTOCOL, suite.text])), config)
+    facts = _facts(encoder, origin, sts_protocol(suite, config))
     facts |= {"suite": suite.name, "suite_sha256": suite.checksum}
     scores = {task.name: score_task(task, vectors) for task in tasks}
     _refuse_collapsed(scores)
@@ -85,7 +85,7 @@ def score_geometry(encoder: Encoder, task: Task, config: EvaluationConfig, origi
     scores = {task.name: score_task(task, vectors)}
     _refuse_collapsed(scores)
     return Row(
-        **_facts(encoder, origin, f"{PROTOCOL}, {REJOINED}", config),
+        **_facts(encoder, origin, _at_length(f"{PROTOCOL}, {REJOINED}", config)),
         **_scored(scores),
         geometry=geometry(task, vectors).as_dict(),
         split=config.split or "dev",
@@ -100,7 +100,7 @@ def score_relatedness(
     """Score an encoder on the supervised tasks: their test row."""
     scores = evaluate_relatedness(encoder, tasks, batch_size=config.batch_size, max_length=config.max_length)
     return Row(
-        **_facts(encoder, origin, SUPERVISED, config),
+        **_facts(encoder, origin, _at_length(SUPERVISED, config)),
         split="test",
         scores={task: score.as_dict() for task, score in scores.items()},
         average=fmean(round(score.pearson, 2) for score in scores.values()),
@@ -114,7 +114,7 @@ def score_transfer(encoder: Encoder, tasks: Sequence[TransferTask], config: Eval
     protocol = config.protocol or "full"
     scores = evaluate_transfer(encoder, tasks, protocol, batch_size=config.batch_size, max_length=config.max_length)
     return Row(
-        **_facts(encoder, origin, PROTOCOLS[protocol].description, config),
+        **_facts(encoder, origin, transfer_protocol(config)),
         split="test",
         scores={task: score.as_dict() for task, score in scores.items()},
         average=fmean(round(score.accuracy, 2) for score in scores.values()),
@@ -123,12 +123,26 @@ def score_transfer(encoder: Encoder, tasks: Sequence[TransferTask], config: Eval
     )
 
 
-def _facts(encoder: Encoder, origin: Origin, protocol: str, config: EvaluationConfig) -> dict[str, Any]:
+def sts_protocol(suite: Suite, config: EvaluationConfig) -> str:
+    """How the scores of a suite are made, as rows say it."""
+    return _at_length(", ".join(filter(None, [PROTOCOL, suite.text])), config)
+
+
+def transfer_protocol(config: EvaluationConfig) -> str:
+    """How transfer scores are made, as rows say it."""
+    return _at_length(PROTOCOLS[config.protocol or "full"].description, config)
+
+
+def _at_length(protocol: str, config: EvaluationConfig) -> str:
+    return f"{protocol}, {config.max_length} tokens"
+
+
+def _facts(encoder: Encoder, origin: Origin, protocol: str) -> dict[str, Any]:
     """What a row says of its model and of how it was scored."""
     return {
         **asdict(origin),
         "pooler": encoder.pooler,
-        "protocol": f"{protocol}, {config.max_length} tokens",
+        "protocol": protocol,
         "weights_sha256": hash_weights(encoder),
         "environment": environment(),
     }
@@ -174,8 +188,7 @@ def _scorer(config: EvaluationConfig, data_root: str | None, cache: Path) -> Cal
     """What makes the rows of a model, its data read."""
     match config.suite:
         case "transfer":
-            folder = config.path or data_root or senteval.from_hub(config, cache)
-            tasks = transfer.load_transfer(Path(folder))
+            tasks = transfer_tasks(config, data_root, cache)
             return lambda encoder, origin: [score_transfer(encoder, tasks, config, origin)]
         case "supervised":
             graded = relatedness.load_relatedness(senteval.find(config, data_root, cache))
@@ -185,6 +198,15 @@ def _scorer(config: EvaluationConfig, data_root: str | None, cache: Path) -> Cal
             return lambda encoder, origin: [score_geometry(encoder, task, config, origin)]
     suite = load_suite(config, data_root, cache)
     return lambda encoder, origin: score_rows(encoder, suite, config, origin)
+
+
+def transfer_tasks(config: EvaluationConfig, data_root: str | None, cache: Path) -> tuple[TransferTask, ...]:
+    """The transfer tasks that a config names.
+
+    Raises:
+        UserError: their data is missing or cannot be read.
+    """
+    return transfer.load_transfer(Path(config.path or data_root or senteval.from_hub(config, cache)))
 
 
 def announce_override(folder: Path, pooler: Pooler | None) -> None:

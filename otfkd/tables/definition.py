@@ -175,6 +175,10 @@ def _check(spec: TableSpec, profile: str, path: Path) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"{path}: two rows are called {twice}: rename one")
+    labels = [row.label for row in spec.at(profile)]
+    alike = next((label for label in labels if labels.count(label) > 1), None)
+    if alike is not None:
+        raise UserError(f"{path}: two rows are labelled '{alike}': say in each what it has that the other has not")
     if spec.baseline is not None and spec.baseline not in names:
         raise UserError(f"{path}: the baseline {spec.baseline} is no row: name one of {', '.join(names)}")
 

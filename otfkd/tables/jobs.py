@@ -1,9 +1,10 @@
 """From tables' definitions to result rows: plan the jobs, skip what is done, run the rest."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from otfkd.base.errors import Interrupted, UserError, exits_as_errors, refusals_as_user_errors
 from otfkd.config.composition import load_config, load_evaluate_config, prepare_overrides
@@ -14,7 +15,7 @@ from otfkd.runs.failure import Failure, told
 from otfkd.runs.folder import RunFolder
 from otfkd.runs.rows import Row, read_rows, write_rows
 from otfkd.tables.definition import RowSpec, TableSpec
-from otfkd.tables.published import Published
+from otfkd.tables.published import Key, Published
 from otfkd.training.run import Run, prepare
 from otfkd.training.train import train
 
@@ -24,8 +25,6 @@ _LATER = "filled-in-by-another-row"  # a path that is known once that row's run 
 # What a table decides, or has a flag of its own.
 _OWN_KEYS = ("experiment", "profile", "seed", "dry_run", "fresh")
 
-# Table, backbone, row and seed.
-Key = tuple[str, str | None, str, int | None]
 # The folders of finished jobs.
 Folders = Mapping[Key, Path]
 
@@ -159,8 +158,12 @@ def filled(job: Job, folders: Folders) -> Config:
     )
 
 
-def run_jobs(jobs: Sequence[Job]) -> Outcome:
+def run_jobs(jobs: Sequence[Job], finished: Callable[[Published], None] | None = None) -> Outcome:
     """Run every job that is not finished; one failure stops no other.
+
+    Args:
+        jobs: teachers before their students.
+        finished: hears of each job as soon as it is done.
 
     Raises:
         Interrupted: a signal came; it says which jobs had failed by then.
@@ -171,7 +174,7 @@ def run_jobs(jobs: Sequence[Job]) -> Outcome:
         log.info("[%d/%d] %s", number, len(jobs), job)
         try:
             with refusals_as_user_errors(), exits_as_errors():
-                test, dev, folders[job.key] = _run(job, folders)
+                made = _run(job, folders)
         except (Interrupted, KeyboardInterrupt) as error:
             failed = [told(outcome.failures)] if outcome.failures else []
             raise Interrupted("; ".join([str(error) or "interrupted", *failed])) from error
@@ -180,30 +183,36 @@ def run_jobs(jobs: Sequence[Job]) -> Outcome:
             log.error("failed: %s", failure.reason)
             outcome.failures.append((job, failure))
             continue
-        outcome.published.append(
-            Published(
-                table=job.table, row=job.row.name, model=job.model, arguments=job.arguments,
-                folder=str(folders[job.key]), geometry=dev.geometry, result=test,
-            )
-        )  # fmt: skip
+        folders[job.key] = Path(made.folder)
+        outcome.published.append(made)
+        if finished is not None:
+            finished(made)
     return outcome
 
 
-def _run(job: Job, folders: Folders) -> tuple[Row, Row, Path]:
-    """A job's test row, its dev row and where they come from."""
+def _run(job: Job, folders: Folders) -> Published:
+    """What is to be published of a job."""
     if job.seed is None:
         folder, rows = _score_untrained(job)
     else:
         result = train(filled(job, folders))
-        folder, rows = result.folder, [row for row in result.rows if row.checkpoint == "selected"]
-    dev, test = (next(row for row in rows if row.split == split) for split in ("dev", "test"))
-    return (test if job.transfer is None else _transfer(job, job.transfer, folder, test)), dev, folder
+        folder, rows = result.folder, result.rows
+    of = {(row.split, row.checkpoint): row for row in rows}
+    chosen: Literal["given", "selected"] = "given" if job.seed is None else "selected"
+    dev, test = of["dev", chosen], of["test", chosen]
+    (dev_score,) = dev.scores.values()
+    return Published(
+        table=job.table, row=job.row.name, model=job.model, arguments=job.arguments, folder=str(folder.absolute()),
+        geometry=dev.geometry, dev=dev_score["all"],
+        result=test if job.transfer is None else _transfer(job, job.transfer, folder, test),
+        last=of.get(("test", "last")) if job.transfer is None else None,
+    )  # fmt: skip
 
 
 def _score_untrained(job: Job) -> tuple[Path, list[Row]]:
     """Score an encoder as it comes, once: the scores are kept like a run's."""
     folder = untrained_folder(prepare(job.config))
-    if not folder.finished:
+    if job.config.fresh or not folder.finished:
         config = job.config
         wanted = EvaluateConfig(model=config.model, evaluation=config.evaluation, output=None, paths=config.paths)
         folder.finish(score_model(wanted))
@@ -218,7 +227,7 @@ def untrained_folder(run: Run) -> RunFolder:
 def _transfer(job: Job, evaluation: EvaluationConfig, folder: Path, scored: Row) -> Row:
     """The transfer scores of a model that has STS scores, kept beside them."""
     path = RunFolder(folder).transfer_file
-    if not path.is_file():
+    if job.config.fresh or not path.is_file():
         model = job.config.model
         if job.seed is not None:
             model = ModelConfig(path=str(folder), pooler=None, layers=None, head=True)

@@ -8,9 +8,9 @@ from string import Template
 
 from otfkd.tables.definition import RowSpec, TableSpec, profile_note
 from otfkd.tables.drawings import Drawing, drawings
+from otfkd.tables.notes import made_with
 from otfkd.tables.published import Published, tabulated
-from otfkd.tables.table import MISSING, Cell, Part, Table
-from otfkd.tables.tabulate import made_with
+from otfkd.tables.table import Cell, Part, Table
 
 
 def report(specs: Mapping[str, TableSpec], profile: str, published: Sequence[Published]) -> str:
@@ -36,7 +36,7 @@ def report(specs: Mapping[str, TableSpec], profile: str, published: Sequence[Pub
 def _section(name: str, spec: TableSpec, profile: str, published: Sequence[Published]) -> str:
     table, own = tabulated(name, spec, profile, published), [one for one in published if one.table == name]
     notes = [f"<p>{escape(note)}</p>" for note in table.notes[1:]]  # the first is the page's own
-    head = ["", "n", *map(escape, table.columns)]
+    head = ["", *map(escape, table.head)]
     parts = [
         f'<section id="{name}">',
         f"<h2>{escape(table.title)}</h2>",
@@ -65,11 +65,11 @@ def _row(label: str, cells: Sequence[str]) -> str:
 
 def _bodies(table: Table, part: Part) -> Iterator[str]:
     """The measured rows of one backbone, then the quoted ones in a body of their own."""
-    width = 2 + len(table.columns)
-    lines = [_row(line.label, [str(line.n or MISSING), *map(_cell, line.cells)]) for line in part.lines]
+    width = 1 + len(table.head)
+    lines = [_row(line.marked, [line.counted, line.generation, *map(_cell, line.cells)]) for line in part.lines]
     yield _body("", [*([_group(part.model, width)] if part.model else []), *lines])
     if part.quoted:
-        quoted = [_row(f"{one.label} ({one.source})", [MISSING, *table.published(one)]) for one in part.quoted]
+        quoted = [_row(f"{one.label} ({one.source})", table.published(one)) for one in part.quoted]
         yield _body("quoted", [_group("Quoted as published, not measured here", width), *quoted])
 
 

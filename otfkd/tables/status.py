@@ -1,7 +1,7 @@
 """What making tables would do: every job and its state, an estimate of the time, or the commands to run by hand."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,8 @@ from otfkd.config.messages import quoted
 from otfkd.runs.cost import forwards
 from otfkd.runs.folder import RunFolder, State
 from otfkd.runs.rows import Cost
-from otfkd.tables.jobs import Job, Key, filled, inputs, untrained_folder
+from otfkd.tables.jobs import Job, filled, inputs, untrained_folder
+from otfkd.tables.published import Key
 from otfkd.training.run import Run, prepare
 
 
@@ -20,14 +21,17 @@ class JobStatus:
 
     Attributes:
         job: what is to be done.
-        state: whether it is done; `waits` for a run it starts from, `shared` with an earlier job.
+        state: whether it is done; `waits` for a run it starts from, `shared` with an earlier job; a `published` row
+            answers it, and nothing that is to be trained starts from it.
         starts: the runs it starts from, by config group, where they are there.
+        done: whether its run is finished here.
         cost: what it took, where it is finished.
     """
 
     job: Job
-    state: State | Literal["waits", "shared"]
+    state: State | Literal["waits", "shared", "published"]
     starts: Mapping[str, Path] = field(default_factory=dict)
+    done: bool = False
     cost: Cost | None = None
 
 
@@ -35,12 +39,20 @@ class JobStatus:
 Lineage = tuple[bool, str, tuple["Lineage", ...]]
 
 
-def job_states(jobs: Sequence[Job]) -> Iterator[JobStatus]:
-    """Every job as things stand, in order."""
+def job_states(jobs: Sequence[Job], published: Set[Key] = frozenset()) -> Iterator[JobStatus]:
+    """Every job as things stand, in order.
+
+    Args:
+        jobs: teachers before their students.
+        published: those that need not be run.
+    """
     finished: dict[Key, Path] = {}
     lineages: dict[Key, Lineage] = {}
     first: dict[Lineage, Key] = {}
     for job in jobs:
+        if job.key in published:
+            yield JobStatus(job, "published")
+            continue
         before = job.starts.values()
         trains, config = job.seed is not None, job.config.model_dump_json()
         lineage = lineages[job.key] = (trains, config, tuple(lineages[key] for key in before))
@@ -48,7 +60,7 @@ def job_states(jobs: Sequence[Job]) -> Iterator[JobStatus]:
         if earlier != job.key:
             if earlier in finished:
                 finished[job.key] = finished[earlier]
-            yield JobStatus(job, "shared")
+            yield JobStatus(job, "shared", done=job.key in finished)
         elif any(key not in finished for key in before):
             yield JobStatus(job, "waits")
         else:
@@ -57,7 +69,7 @@ def job_states(jobs: Sequence[Job]) -> Iterator[JobStatus]:
             if folder.finished:
                 finished[job.key] = folder.path
             cost = folder.read_rows()[0].cost if folder.finished else None
-            yield JobStatus(job, folder.state, starts, cost)
+            yield JobStatus(job, folder.state, starts, folder.finished, cost)
 
 
 def _folder(job: Job, run: Run) -> RunFolder:
@@ -66,6 +78,7 @@ def _folder(job: Job, run: Run) -> RunFolder:
 
 _WORDS = {
     "finished": "finished",
+    "published": "published",
     "interrupted": "interrupted, goes on",
     "failed": "failed, is tried again",
     "training": "trains right now",
@@ -76,9 +89,9 @@ _WORDS = {
 _TO_RUN = ("new", "interrupted", "failed")
 
 
-def overview(jobs: Sequence[Job]) -> str:
+def overview(jobs: Sequence[Job], published: Set[Key] = frozenset()) -> str:
     """Every job with its state, then an estimate of the time that is left."""
-    planned = list(job_states(jobs))
+    planned = list(job_states(jobs, published))
     width = max(len(str(one.job)) for one in planned)
     lines = [f"{one.job!s:<{width}}  {_WORDS[one.state]}" for one in planned]
     return "\n".join([*lines, _estimate(planned)]) + "\n"
@@ -98,12 +111,12 @@ def _estimate(planned: Sequence[JobStatus]) -> str:
     )
 
 
-def commands(jobs: Sequence[Job]) -> str:
+def commands(jobs: Sequence[Job], published: Set[Key] = frozenset()) -> str:
     """The training commands that can run now, in any order or at once, the seeds of a row as one sweep.
 
     What waits for them is counted below.
     """
-    planned = list(job_states(jobs))
+    planned = list(job_states(jobs, published))
     sweeps: dict[tuple[str, ...], list[int | None]] = {}
     for one in _ready(planned):
         sweeps.setdefault(_arguments(one, "${seed}"), []).append(one.job.seed)
@@ -133,12 +146,12 @@ def _arguments(one: JobStatus, seed: str) -> tuple[str, ...]:
     return (*(argument for argument in one.job.arguments if argument != f"seed={one.job.seed}"), *starts)
 
 
-def slurm_array(jobs: Sequence[Job]) -> str:
+def slurm_array(jobs: Sequence[Job], published: Set[Key] = frozenset()) -> str:
     """A Slurm script with one array task for each run of the `commands`; give it to sbatch with your own limits.
 
     Two minutes before its time is up Slurm sends TERM to a task's shell; the run saves itself and is queued again.
     """
-    planned = list(job_states(jobs))
+    planned = list(job_states(jobs, published))
     ready = [
         shlex.join(["otfkd-train", *_arguments(one, str(one.job.seed)), f"seed={one.job.seed}"])
         for one in _ready(planned)

@@ -1,4 +1,4 @@
-"""From result rows alone to a table: mean and spread over seeds, what beats the baseline, and what must be said."""
+"""From result rows alone to a table: mean and spread over seeds, and what beats the baseline."""
 
 import math
 from collections import Counter
@@ -11,7 +11,8 @@ from otfkd.base.errors import UserError
 from otfkd.evaluation.significance import ALPHA, alike, holm, paired_t
 from otfkd.runs.rows import Row
 from otfkd.tables.columns import COSTS, average_of_scores, cost_columns, score_columns
-from otfkd.tables.definition import RowSpec, TableSpec, profile_note
+from otfkd.tables.definition import RowSpec, TableSpec
+from otfkd.tables.notes import notes, rotates, unrotated
 from otfkd.tables.table import Cell, Line, Part, Table
 
 _LAST_DIGITS = 1e-6  # in which a mean may differ by the order it is added up in
@@ -22,13 +23,16 @@ ByColumn = Mapping[str, float | None]
 BySeed = Mapping[int | None, ByColumn]
 
 
-def build_table(spec: TableSpec, profile: str, measured: Mapping[str | None, Measured]) -> Table:
+def build_table(
+    spec: TableSpec, profile: str, measured: Mapping[str | None, Measured], dev_in_test: Mapping[str, int] | None = None
+) -> Table:
     """Put result rows into a table.
 
     Args:
         spec: its definition.
         profile: at which its rows were run.
         measured: backbone (None for the profile's own) to row name to its selected test rows.
+        dev_in_test: how many pairs of each test task are dev pairs too; None where nobody counted.
 
     Raises:
         UserError: rows that were scored on different data or by different protocols, that are no seeds of one config,
@@ -39,11 +43,18 @@ def build_table(spec: TableSpec, profile: str, measured: Mapping[str | None, Mea
     columns = _columns(spec, values)
     parts = []
     for model, part in values.items():
-        lines = [_line(row, columns, part.get(row.name, {})) for row in spec.at(profile)]
+        rows, seeds = measured[model], wanted(spec, profile, measured[model])
+        lines = [_line(row, columns, part.get(row.name, {}), rows.get(row.name, ()), seeds) for row in spec.at(profile)]
         published = tuple(quoted for quoted in spec.quoted if quoted.model == model)
         parts.append(Part(model, tuple(_bold(spec, profile, lines)), published))
-    rows = [row for part in measured.values() for found in part.values() for row in found]
-    return Table(spec.title, columns, tuple(parts), _notes(spec, profile, rows, parts))
+    every = [row for part in measured.values() for found in part.values() for row in found]
+    return Table(spec.title, columns, tuple(parts), notes(spec, profile, every, parts, dev_in_test))
+
+
+def wanted(spec: TableSpec, profile: str, part: Measured) -> list[int]:
+    """The seeds that every trained row of one backbone should have: the definition's, and those that any row has."""
+    found = {row.seed for rows in part.values() for row in rows if row.seed is not None}
+    return sorted({*spec.profiles[profile].seeds, *found})
 
 
 def _check(spec: TableSpec, profile: str, measured: Mapping[str | None, Measured]) -> None:
@@ -126,14 +137,31 @@ def _columns(spec: TableSpec, values: Mapping[str | None, Mapping[str, BySeed]])
     return spec.columns or known
 
 
-def _line(row: RowSpec, columns: Sequence[str], by_seed: BySeed) -> Line:
+def _line(row: RowSpec, columns: Sequence[str], by_seed: BySeed, rows: Sequence[Row], seeds: Sequence[int]) -> Line:
     """A mean is over all seeds of the row, or it is not shown: one over those that have a value would flatter."""
     cells = []
     for column in columns:
         known = {seed: by[column] for seed, by in by_seed.items()}
         values = {seed: value for seed, value in known.items() if value is not None}
         cells.append(Cell(values if len(values) == len(known) else {}))
-    return Line(row.label, len(by_seed), tuple(cells))
+    asked = seeds if row.experiment is not None else [None]
+    ordered = sorted(rows, key=lambda one: one.seed or 0)
+    return Line(
+        row.label,
+        len(by_seed),
+        tuple(cells),
+        missing=tuple(seed for seed in asked if seed not in by_seed),
+        steps=tuple(one.step for one in ordered if one.step is not None),
+        generations=tuple(one.generation for one in ordered if one.generation is not None),
+        unrotated=sum(map(unrotated, rows)) if any(map(rotates, rows)) else 0,
+        dev=Cell({one.seed: dev for one in rows if (dev := selected_dev(one)) is not None}),
+    )
+
+
+def selected_dev(row: Row) -> float | None:
+    """The score that selected a model; None where the row does not say."""
+    curve = () if row.cost is None else row.cost.curve
+    return next((point.dev for point in curve if point.step == row.step), None)
 
 
 def _bold(spec: TableSpec, profile: str, lines: Sequence[Line]) -> list[Line]:
@@ -173,76 +201,3 @@ def _test(base: Cell, cell: Cell) -> tuple[float, float] | None:
     # Alike, as accuracies of few examples can be, it has no p of its own and still counts among the tests.
     p = 1.0 if alike(before, after) else paired_t(before, after)[1]
     return float(after.mean()) - float(before.mean()), p
-
-
-def _notes(spec: TableSpec, profile: str, rows: Sequence[Row], parts: Sequence[Part]) -> tuple[str, ...]:
-    notes = [profile_note(profile), *_made(spec, rows)]
-    if spec.kind == "cost":
-        notes += _cost_notes(spec, profile)
-    elif spec.baseline is not None:
-        label = next(row.label for row in spec.at(profile) if row.name == spec.baseline)
-        notes.append(
-            f"Bold: above '{label}' by the paired t interval over common seeds, at 5 % after Holm's correction over "
-            "all tests of the table's part."
-        )
-    notes += [*_undefined(rows), *_trained_on(rows)]
-    quoted = dict.fromkeys(f"{one.label}: {one.source}" for part in parts for one in part.quoted)
-    if quoted:
-        notes.append(f"Quoted rows were published, not measured here. {'; '.join(quoted)}.")
-    return tuple(notes)
-
-
-def _made(spec: TableSpec, rows: Sequence[Row]) -> list[str]:
-    """What the numbers are of, and what they were made with; nothing where there are none."""
-    if not rows:
-        return []
-    scored = (
-        f"Test split of suite {rows[0].suite} ({rows[0].suite_sha256[:8]}), {rows[0].protocol}; checkpoint selected on "
-        "dev."
-    )
-    made = "; ".join(sorted({made_with(row) for row in rows}))
-    counted = f"Mean ± standard deviation over n seeds. Made with {made}."
-    return [counted] if spec.kind == "cost" else [scored, counted]
-
-
-def _cost_notes(spec: TableSpec, profile: str) -> list[str]:
-    notes = [
-        "A forward is one encoder pass over one view of a micro-batch; a backward pass counts as two. 'With teacher' "
-        "adds the training of the initial teacher, as does the time to reach its dev score; a row without an initial "
-        "teacher has the baseline's to reach. A dash: not every seed reached it."
-    ]
-    if any(row.student for row in spec.at(profile)):
-        notes.append("A model that is trained further counts like an initial teacher, and so does its own teacher.")
-    return notes
-
-
-def _undefined(rows: Sequence[Row]) -> list[str]:
-    """Which tasks some model has no score of."""
-    tasks = {task for row in rows for task, scores in row.scores.items() if scores.get("all", 0.0) is None}
-    names = ", ".join(sorted(tasks))
-    told = f"A dash: the score is undefined with one seed at least, whose model holds all pairs of {names} for alike."
-    return [told] if tasks else []
-
-
-def _trained_on(rows: Sequence[Row]) -> list[str]:
-    """Which test pairs fine-tuned rows were trained on: those scores do not compare with the other rows'."""
-    seen = {row.fine_tuned.data: row.fine_tuned.trained_on for row in rows if row.fine_tuned is not None}
-    told = [
-        f"{data} holds test pairs: "
-        + ", ".join(f"{count} of the {rows[0].scores[task]['pairs']:.0f} of {task}" for task, count in counts.items())
-        for data, counts in sorted(seen.items())
-        if counts
-    ]
-    return [f"Rows fine-tuned on them have seen their grades. {'; '.join(told)}."] if told else []
-
-
-def made_with(row: Row) -> str:
-    """What a row's number was made with and could change with."""
-    environment = row.environment
-    revision, dirty, _ = environment["git_revision"].partition("-")
-    versions = environment["versions"]
-    return (
-        f"otfkd {versions['otfkd']} at {revision[:12]}{dirty and '-dirty'}, torch {versions['torch']}, "
-        f"transformers {versions['transformers']}, {environment['device']}, {environment['threads']} threads, "
-        f"{environment['system']}"
-    )

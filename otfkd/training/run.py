@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -51,23 +51,10 @@ class Run:
 
     @cached_property
     def hash(self) -> str:
-        named = {**self.fingerprints, "model": self._lineages([self.model])[0]}
+        named = {**self.fingerprints, "model": _lineages([self.model], self.config.seed)}
         if self.teachers:
-            named = {**named, "teacher": "; ".join(self._lineages(self.teachers))}
+            named = {**named, "teacher": _lineages(self.teachers, self.config.seed)}
         return config_hash(self.config, named)
-
-    def _lineages(self, models: Sequence[Path]) -> list[str]:
-        """What models are called in the hash: earlier runs by their configs, so that seeds share a folder."""
-        runs = [run_of(folder) for folder in models]
-        origins = [None if run is None else run.read_provenance() for run in runs]
-        seeds = {origin.seed for origin in origins if origin is not None}
-        own = seeds == {self.config.seed}  # each seed has models of its own, rather than all seeds the same several
-        return [
-            f"run {origin.config_hash}, seed {'the same' if own else origin.seed}"
-            if origin is not None
-            else fingerprint_model(folder)
-            for folder, origin in zip(models, origins, strict=True)
-        ]
 
     @cached_property
     def fine_tuned(self) -> FineTuned | None:
@@ -179,6 +166,62 @@ def prepare(config: Config) -> Run:
     if teachers:
         fingerprints["teacher"] = "+".join(fingerprint_model(folder) for folder in teachers)
     return Run(config, plan, model, teachers, data, size, suite, fingerprints)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run is known by, apart from its seed.
+
+    Attributes:
+        hash: of its config and of all that it reads.
+        corpus_sha256: of what it learns from.
+        suite: what it is selected and tested on.
+    """
+
+    hash: str
+    corpus_sha256: str
+    suite: Suite
+
+
+def identify(config: Config, earlier: Mapping[str, str]) -> Identity:
+    """What `prepare` would call a run, although the earlier runs that it starts from need not be here.
+
+    Args:
+        config: the run's.
+        earlier: the hashes of runs of its own seed, by the config group that they fill in: `teacher`, `model`.
+
+    Raises:
+        UserError: what it reads besides is missing.
+    """
+    config = resolve_precision(config)
+    cache = Path(config.paths.cache)
+    suite = load_suite(config.evaluation, config.paths.data_root, cache)
+    data, _, _ = _find_data(config, suite, cache)
+    named = {"corpus": data.sha256, "suite": suite.checksum}
+    named |= {group: _lineage(of, "the same") for group, of in earlier.items()}
+    if "model" not in named:
+        named["model"] = _lineages([find_model(config.model.path)], config.seed)
+    if "teacher" not in named and config.teacher.source == "model":
+        named["teacher"] = _lineages(_find_teachers(config), config.seed)
+    return Identity(config_hash(config, named), data.sha256, suite)
+
+
+def _lineages(models: Sequence[Path], seed: int) -> str:
+    """What models are called in the hash of a run: earlier runs by their configs, so that seeds share a folder."""
+    runs = [run_of(folder) for folder in models]
+    origins = [None if run is None else run.read_provenance() for run in runs]
+    seeds = {origin.seed for origin in origins if origin is not None}
+    own = seeds == {seed}  # each seed has models of its own, rather than all seeds the same several
+    return "; ".join(
+        _lineage(origin.config_hash, "the same" if own else origin.seed)
+        if origin is not None
+        else fingerprint_model(folder)
+        for folder, origin in zip(models, origins, strict=True)
+    )
+
+
+def _lineage(of: str, seed: object) -> str:
+    return f"run {of}, seed {seed}"
 
 
 def _find_data(config: Config, suite: Suite, cache: Path) -> tuple[Corpus | Examples, str, int]:

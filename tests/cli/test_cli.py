@@ -1,6 +1,8 @@
 """The commands as a person starts them: what they print, how they exit."""
 
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -294,7 +296,7 @@ def test_reproduce_writes_the_tables_and_names_what_failed(reproduce: Command, t
     assert made.err.splitlines()[-1].startswith("otfkd: 1 jobs failed (tiny, Bad, seed 0: ")
     assert made.err.endswith("; the same command tries them again\n")
     assert (built / "tiny.md").read_text() in made.out
-    assert "| Bad | — | — |" in made.out
+    assert "| Bad | 0 of 1 ‡ | — | — |" in made.out
     files = {f"{name}.{kind}" for name in ("tiny", "other") for kind in ("md", "csv", "tex")} | {"report.html"}
     assert {path.name for path in built.iterdir()} == {name for name in files if not name.startswith("other")}
     # Another table joins it; the report then shows both, and the first one's rows stay.
@@ -385,8 +387,53 @@ def test_reproduce_shows_what_it_would_do(reproduce: Command, tmp_path: Path) ->
     assert not list((tmp_path / "runs").rglob("*.jsonl"))
 
 
+def test_reproduce_knows_published_rows(reproduce: Command, tmp_path: Path) -> None:
+    assert reproduce("--tables", "other").code == 0
+    shutil.rmtree(tmp_path / "runs")
+    before = (tmp_path / "experiments/results/mini.jsonl").read_bytes()
+    # What is published is what is made where no table is named.
+    dry = reproduce("--dry-run")
+    assert (dry.code, dry.out) == (0, "other, Good, seed 0  published\nnothing is left to train\n")
+    assert reproduce("--print-commands").out.startswith("# nothing is left to train")
+    assert reproduce("--dry-run", "--fresh").out.startswith("other, Good, seed 0  new\n1 runs are left")
+    assert "other, Good, seed 7  new\n" in reproduce("--dry-run", "--seeds", "7").out
+    assert reproduce().code == 0
+    assert not list((tmp_path / "runs").rglob("*.jsonl"))
+    assert (tmp_path / "experiments/results/mini.jsonl").read_bytes() == before
+    assert reproduce("--seeds", "7,3").code == 0
+    assert "| Good | 3 |" in (tmp_path / "experiments/built/mini/other.md").read_text()
+    assert reproduce("--check").out.startswith("all of")
+
+
+def test_an_unfinished_table_that_says_so_passes_the_check(reproduce: Command, tmp_path: Path) -> None:
+    assert reproduce("--tables", "tiny").code == 2
+    check = reproduce("--check")
+    assert (check.code, check.err) == (0, "")
+    assert check.out.startswith("unfinished: mini/tiny, Bad: 0 of 1 seeds, lacks 0\nall of")
+    page = tmp_path / "experiments/built/mini/tiny.md"
+    page.write_text(page.read_text().replace(" of 1 ‡", ""))
+    assert_refused(reproduce("--check"), "tiny.md", "not what the published rows give")
+
+
+def test_figures_on_pages_are_checked_and_written(reproduce: Command, tmp_path: Path) -> None:
+    assert reproduce("--tables", "other").code == 0
+    (average,) = re.findall(r'"average":([\d.]+)', (tmp_path / "experiments/results/mini.jsonl").read_text())[:1]
+    page, figure = tmp_path / "README.md", "<!-- mini/other, good, average -->{}<!-- / -->"
+    (tmp_path / "experiments/README.md").write_text("Experiments.\n")
+    page.write_text(f"Read.\n\nIt is {figure.format('')}.\n")
+    assert_refused(reproduce("--check"), f"{page}:3: mini/other, good, average is {float(average):.2f} by its rows")
+    assert reproduce("--fill").out == f"figures written to {page}\n"
+    assert page.read_text() == f"Read.\n\nIt is {figure.format(f'{float(average):.2f}')}.\n"
+    assert reproduce("--check").code == 0
+    assert reproduce("--fill").out == ""
+
+
 def test_reproduce_refuses_a_mistake_at_once(otfkd_command: Command, reproduce: Command, tmp_path: Path) -> None:
     assert_refused(otfkd_command("reproduce", "--tables", "nonesuch"), "there is no table nonesuch")
     assert_refused(otfkd_command("reproduce", "sede=1"), "unknown key 'sede'")
     assert_refused(reproduce("--tables", "tiny", "seed=1"), "seed is not given by hand")
     assert_refused(reproduce("--check"), "holds no published rows: make a table first")
+    assert_refused(reproduce("--fill"), "holds no published rows: make a table first")
+    assert_refused(reproduce("--fresh", "--publish"), "--publish trains nothing")
+    for seeds in ("a", "-1", ""):
+        assert "argument --seeds: give whole numbers from 0, with commas" in reproduce("--seeds", seeds).err

@@ -91,7 +91,7 @@ def test_a_failure_stops_only_what_depends_on_it(make: Make) -> None:
     assert by_row(outcome).keys() == {"encoder", "good"}
     spec = make_spec(profiles={"mini": {"seeds": [0]}}, rows=rows)
     made = tabulated("tiny", spec, "mini", outcome.published).markdown()
-    assert "| SimCSE | — | — |\n| On the fly | — | — |\n| Good | 1 |" in made
+    assert "| SimCSE | 0 of 1 ‡ | — | — |\n| On the fly | 0 of 1 ‡ | — | — |\n| Good | 1 |" in made
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:

@@ -14,12 +14,13 @@ from otfkd.runs.rows import Row
 from otfkd.tables.built import built, differing
 from otfkd.tables.definition import TableSpec
 from otfkd.tables.drawings import drawings
-from otfkd.tables.published import Published, publish, read_published, tabulated
+from otfkd.tables.published import Published, order_of, publish, read_published, tabulated
 from otfkd.tables.report import report
 from tests.support.published import ROWS, SWEPT, make_cost, make_spec, published, rows_of
 from tests.support.rows import make_row
 
 VOID = {"meta", "br", "path", "use", "rect", "circle"}
+ORDER = order_of({}, "mini")
 SPEC = make_spec(
     title="Scores & <more>", baseline="simcse", rows=[*ROWS, SWEPT],
     figures=["interval", "curves", "compute", "geometry"],
@@ -138,9 +139,10 @@ def test_its_ids_are_one_each_and_all_links_inside_lead_somewhere(page: Page, te
 def test_its_numbers_are_the_tables(page: Page) -> None:
     table = tabulated("tiny", SPEC, "mini", some_rows())
     shown = [[cell.replace("\xa0", " ") for cell in row] for row in page.tables[0]]
-    assert shown[0] == ["", "n", "tiny"]
+    assert shown[0] == ["", "n", "generation", "tiny"]
     assert shown[1:] == [
-        [line.label, str(line.n), *(cell.text(" ± ") for cell in line.cells)] for line in table.parts[0].lines
+        [line.label, str(line.n), line.generation, *(cell.text(" ± ") for cell in line.cells)]
+        for line in table.parts[0].lines
     ]
     assert page.bold == [f"{line.cells[0].mean:.2f}" for line in table.parts[0].lines if line.cells[0].better]
 
@@ -157,7 +159,7 @@ def test_bold_and_quoted_are_set_apart() -> None:
     page = Page.of(report({"tiny": spec}, "mini", made))
     assert page.bold == ["61.03"]
     assert page.quoted == ["Quoted as published, not measured here", "Theirs (Table 5)"]
-    assert page.tables[0][-1] == ["Theirs (Table 5)", "—", "99.50"]
+    assert page.tables[0][-1] == ["Theirs (Table 5)", "—", "—", "99.50"]
 
 
 def test_what_is_written_into_it_is_text(page: Page) -> None:
@@ -196,7 +198,7 @@ def test_it_links_to_run_folders_from_where_it_lies(tmp_path: Path) -> None:
     experiments, run = tmp_path / "experiments", tmp_path / "runs/simcse/0123456789/s0"
     run.mkdir(parents=True)
     (one,) = published("simcse", rows_of(50.0))
-    publish([one.model_copy(update={"folder": str(run)})], {"tiny"}, experiments / "results/mini.jsonl")
+    publish([one.model_copy(update={"folder": str(run)})], experiments / "results/mini.jsonl", ORDER)
     page = Page.of(report({"tiny": make_spec()}, "mini", read_published(experiments / "results/mini.jsonl")))
     (link,) = (address for address in page.attributes("href") if "runs" in address)
     lies = experiments / "built/mini"
@@ -321,7 +323,7 @@ def test_everything_is_built_and_nothing_else_is_right(tmp_path: Path, monkeypat
     monkeypatch.setattr("otfkd.tables.built.load_table", lambda name, profile: make_spec())
     results = tmp_path / "results/mini.jsonl"
     rows = [one for name in ("tiny", "main") for one in published("otfkd", rows_of(60.0, 61.0), table=name)]
-    publish(rows, {"tiny", "main"}, results)
+    publish(rows, results, ORDER)
     files = built("mini", read_published(results), {})
     kinds = ("md", "csv", "tex")
     assert files.keys() == {"report.html", *(f"{name}.{kind}" for name in ("main", "tiny") for kind in kinds)}

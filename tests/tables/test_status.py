@@ -102,9 +102,9 @@ def test_one_run_serves_every_row_that_is_the_same(few: list[str]) -> None:
 
 
 def test_the_estimate_is_by_the_pace_of_what_is_finished(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
-    def looked(_: Any) -> list[JobStatus]:
+    def looked(*_: Any) -> list[JobStatus]:
         cost: Cost = make_cost(seconds=600, forwards=28)
-        return [JobStatus(jobs[0], "finished", {}, cost), JobStatus(jobs[1], "new"), JobStatus(jobs[3], "waits")]
+        return [JobStatus(jobs[0], "finished", cost=cost), JobStatus(jobs[1], "new"), JobStatus(jobs[3], "waits")]
 
     monkeypatch.setattr("otfkd.tables.status.job_states", looked)
     # Each of the two is 4 steps of 6 + 1 passes, as the finished one was.

@@ -24,7 +24,10 @@ TABLE = Table(
         Part("bert", (
             Line("Encoder", 1, (Cell({None: 40.0}), Cell({None: 41.0}))),
             Line("SimCSE", 2, (cell(50.0, 53.0), cell(51.0, 52.0))),
-            Line("On the fly", 2, (cell(60.0, 63.0, better=True), cell(51.0, 53.0))),
+            Line(
+                "On the fly", 2, (cell(60.0, 63.0, better=True), cell(51.0, 53.0)), missing=(2,), steps=(50, 150),
+                generations=(0, 2), unrotated=1, dev=cell(80.0, 81.0),
+            ),
             Line("Gone", 0, (cell(), cell())),
         ), (QUOTED,)),
         Part("roberta", (Line("SimCSE", 1, (cell(55.0), cell(56.0))),), ()),
@@ -62,34 +65,35 @@ def test_a_missing_cell_is_a_dash() -> None:
 def test_markdown_by_hand() -> None:
     assert TABLE.markdown() == (
         "**Title**\n\n"
-        "| | n | STS12 | average |\n"
-        "|---|--:|--:|--:|\n"
-        "| *bert* |  |  |  |\n"
-        "| Encoder | 1 | 40.00 | 41.00 |\n"
-        "| SimCSE | 2 | 51.50 ± 2.12 | 51.50 ± 0.71 |\n"
-        "| On the fly | 2 | **61.50 ± 2.12** | 52.00 ± 1.41 |\n"
-        "| Gone | — | — | — |\n"
-        "| *quoted:* SimCSE | — | 68.40 | — |\n"
-        "| *roberta* |  |  |  |\n"
-        "| SimCSE | 1 | 55.00 | 56.00 |\n"
+        "| | n | generation | STS12 | average |\n"
+        "|---|--:|--:|--:|--:|\n"
+        "| *bert* |  |  |  |  |\n"
+        "| Encoder | 1 | — | 40.00 | 41.00 |\n"
+        "| SimCSE | 2 | — | 51.50 ± 2.12 | 51.50 ± 0.71 |\n"
+        "| On the fly † | 2 of 3 ‡ | 0, 2 | **61.50 ± 2.12** | 52.00 ± 1.41 |\n"
+        "| Gone | — | — | — | — |\n"
+        "| *quoted:* SimCSE | — | — | 68.40 | — |\n"
+        "| *roberta* |  |  |  |  |\n"
+        "| SimCSE | 1 | — | 55.00 | 56.00 |\n"
         "\nFirst note.\n\nSecond note.\n"
     )
 
 
 def test_a_bar_in_a_label_makes_no_column() -> None:
     table = Table("T", ("a",), (Part(None, (Line("x|y", 1, (cell(1.0),)),), ()),), ())
-    assert r"| x\|y | 1 | 1.00 |" in table.markdown()
+    assert r"| x\|y | 1 | — | 1.00 |" in table.markdown()
 
 
 def test_csv_by_hand() -> None:
     assert TABLE.csv() == (
-        "model,row,source,n,STS12 mean,STS12 sd,average mean,average sd\n"
-        "bert,Encoder,measured,1,40.0000,,41.0000,\n"
-        "bert,SimCSE,measured,2,51.5000,2.1213,51.5000,0.7071\n"
-        "bert,On the fly,measured,2,61.5000,2.1213,52.0000,1.4142\n"
-        "bert,Gone,measured,0,,,,\n"
-        'bert,SimCSE,"quoted: Gao et al. 2021, Table 5",,68.4,,,\n'
-        "roberta,SimCSE,measured,1,55.0000,,56.0000,\n"
+        "model,row,source,n,n wanted,steps,generations,seeds not rotated,dev mean,dev sd,"
+        "STS12 mean,STS12 sd,average mean,average sd\n"
+        "bert,Encoder,measured,1,1,,,,,,40.0000,,41.0000,\n"
+        "bert,SimCSE,measured,2,2,,,,,,51.5000,2.1213,51.5000,0.7071\n"
+        "bert,On the fly,measured,2,3,50 150,0 2,1,80.5000,0.7071,61.5000,2.1213,52.0000,1.4142\n"
+        "bert,Gone,measured,0,0,,,,,,,,,\n"
+        'bert,SimCSE,"quoted: Gao et al. 2021, Table 5",,,,,,,,68.4,,,\n'
+        "roberta,SimCSE,measured,1,1,,,,,,55.0000,,56.0000,\n"
     )
 
 
@@ -118,7 +122,7 @@ def assert_compiles(latex: str, columns: int) -> None:
     assert not re.search(r"[#%~^_]", bare)
     assert set(re.findall(r"\\[a-z]+", bare)) <= {
         r"\begin", r"\end", r"\toprule", r"\midrule", r"\bottomrule", r"\textbf", r"\emph", r"\footnotesize", r"\pm",
-        r"\multicolumn",
+        r"\multicolumn", r"\dag", r"\ddag",
     }  # fmt: skip
     assert [bare.count(rule) for rule in (r"\toprule", r"\bottomrule")] == [1, 1]
     rows = [line for line in bare.splitlines() if line.endswith(r"\\")]
@@ -131,23 +135,24 @@ def assert_compiles(latex: str, columns: int) -> None:
 
 def test_latex_is_in_shape() -> None:
     made = TABLE.latex()
-    assert_compiles(made, 4)
-    assert r"On the fly & 2 & \textbf{61.50 {\footnotesize$\pm$ 2.12}} & 52.00 {\footnotesize$\pm$ 1.41} \\" in made
-    assert r"Gone & -- & -- & -- \\" in made
-    assert r"\multicolumn{4}{l}{\emph{bert}} \\" in made
+    assert_compiles(made, 5)
+    cells = r"\textbf{61.50 {\footnotesize$\pm$ 2.12}} & 52.00 {\footnotesize$\pm$ 1.41} \\"
+    assert rf"On the fly \dag{{}} & 2 of 3 \ddag{{}} & 0, 2 & {cells}" in made
+    assert r"Gone & -- & -- & -- & -- \\" in made
+    assert r"\multicolumn{5}{l}{\emph{bert}} \\" in made
 
 
 @pytest.mark.parametrize("text", ["50 % & more", "a_b^c", r"C:\x", "{open", "~ #1 $2", "snow | rain"])
 def test_latex_escapes_what_it_would_read(text: str) -> None:
     quoted = QuotedSpec(label=text, source="s", model=text, scores={text: 1.0})
     table = Table("100 %", (text,), (Part(text, (Line(text, 1, (cell(1.0),)),), (quoted,)),), (text,))
-    assert_compiles(table.latex(), 3)
+    assert_compiles(table.latex(), 4)
 
 
 def test_the_check_of_latex_sees_what_is_wrong() -> None:
     for broken in (("&", ""), ("}", ""), (r"\textbf", r"\textnf"), ("Gone", "Go%ne"), (r"\toprule", "")):
         with pytest.raises(AssertionError):
-            assert_compiles(TABLE.latex().replace(*broken), 4)
+            assert_compiles(TABLE.latex().replace(*broken), 5)
 
 
 def test_the_files_of_a_table() -> None:

@@ -332,7 +332,7 @@ def test_a_cost_without_its_teachers_is_refused() -> None:
 
 
 def test_the_notes_begin_with_the_profile_and_name_versions_and_data() -> None:
-    warning, scored, made = table({"simcse": rows_of(50.0)}).notes
+    warning, scored, made, *_ = table({"simcse": rows_of(50.0)}).notes
     assert warning == "Profile mini shows the machinery in minutes; it is not evidence."
     for fact in ("tiny", "55555555", "cosine, 128 tokens", "selected on dev"):
         assert fact in scored
@@ -362,9 +362,90 @@ def test_the_baseline_is_named() -> None:
 def test_a_table_of_nothing_has_only_dashes() -> None:
     made = table({})
     assert len(made.notes) == 1
-    assert "| SimCSE | — |" in made.markdown()
+    assert "| SimCSE | 0 of 2 ‡ | — |" in made.markdown()
 
 
 def test_the_same_rows_make_the_same_bytes() -> None:
     measured = {"simcse": rows_of(50.0, 53.0), "otfkd": rows_of(51.0, 58.0)}
     assert table(measured).files("x") == table(dict(reversed(measured.items()))).files("x")
+
+
+# What must not mislead.
+
+
+def marked(made: Table) -> dict[str, tuple[str, str]]:
+    """Label of each line to its count of seeds and its generations, marks and all."""
+    return {line.marked: (line.counted, line.generation) for part in made.parts for line in part.lines}
+
+
+def note(made: Table, begins: str) -> str:
+    """The only note that begins so, or nothing."""
+    found = [one for one in made.notes if one.startswith(begins)]
+    assert len(found) < 2
+    return found[0] if found else ""
+
+
+def chosen(*generations: int, taught: str | None = "t" * 64, rotations: int = 3, refused: int = 0) -> list[Row]:
+    """A row's seeds, of selected models of these generations."""
+    cost = make_cost(rotations=tuple((10 * n, "a" * 64) for n in range(rotations)), refused=refused)
+    return [
+        make_row(seed=seed, generation=generation, teacher_sha256=taught, cost=cost)
+        for seed, generation in enumerate(generations)
+    ]
+
+
+def test_a_row_that_lacks_seeds_is_marked_and_said_to_be_unfinished() -> None:
+    whole = table({"encoder": [make_row(seed=None)], "simcse": rows_of(50.0, 51.0), "otfkd": rows_of(60.0, 61.0)})
+    assert [count for count, _ in marked(whole).values()] == ["1", "2", "2"]
+    assert note(whole, "‡") == ""
+    holes = table({"simcse": rows_of(50.0, 51.0), "otfkd": rows_of(60.0, 61.0)[1:]})
+    assert [count for count, _ in marked(holes).values()] == ["0 of 1 ‡", "2", "1 of 2 ‡"]
+    assert note(holes, "‡").startswith("‡ Unfinished: 2 of the 3 rows lack seeds")
+    assert holes.parts[0].lines[2].missing == (0,)
+    assert ",1,2," in holes.csv().splitlines()[3]
+
+
+def test_a_seed_that_one_row_has_more_is_wanted_of_all() -> None:
+    more = table({"simcse": rows_of(50.0, 51.0, 52.0), "otfkd": rows_of(60.0, 61.0)}, rows=ROWS[1:])
+    assert [count for count, _ in marked(more).values()] == ["3", "2 of 3 ‡"]
+
+
+def test_each_row_shows_the_generation_of_its_selected_models() -> None:
+    made = table({"simcse": chosen(0, 0, rotations=0), "otfkd": chosen(2, 3)}, rows=ROWS[1:])
+    assert marked(made) == {"SimCSE": ("2", "0"), "On the fly": ("2", "2, 3")}
+    assert note(made, "Generation") == (
+        "Generation: how often the teacher had changed before the step that dev chose, seed by seed where they differ."
+    )
+    assert note(made, "†") == ""
+
+
+def test_a_rotating_row_whose_model_never_rotated_is_marked_and_its_seeds_are_counted() -> None:
+    made = table({"simcse": chosen(0, 0, rotations=0), "otfkd": chosen(0, 3)}, rows=ROWS[1:])
+    assert marked(made) == {"SimCSE": ("2", "0"), "On the fly †": ("2", "0, 3")}
+    assert note(made, "†").endswith("which had only the first teacher: On the fly, 1 of 2 seeds.")
+    # One that was to rotate and never did, too.
+    refused = table({"otfkd": chosen(0, 0, rotations=0, refused=2)}, rows=ROWS[1:])
+    assert "On the fly †" in marked(refused)
+
+
+def test_a_first_teacher_that_a_run_makes_itself_is_no_rotation() -> None:
+    """Generation 1 is that teacher; kept it is no rotating row, replaced it is one that dev has not chosen."""
+    kept = table({"simcse": chosen(1, 1, taught=None, rotations=1)}, rows=ROWS[1:])
+    assert "SimCSE" in marked(kept)
+    replaced = table({"simcse": chosen(1, 2, taught=None)}, rows=ROWS[1:])
+    assert "SimCSE †" in marked(replaced)
+    assert note(replaced, "Generation").endswith("a first teacher that the run makes itself counts as one change.")
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({"tiny": 5}, "Dev chose the checkpoints, and 5 test pairs are dev pairs too: 5 of the 12 of tiny."),
+        ({}, "No test pair is a dev pair."),
+        (None, ""),
+    ],
+)
+def test_dev_pairs_among_the_test_pairs_are_counted(counts: dict[str, int] | None, said: str) -> None:
+    made = build_table(make_spec(), "mini", {None: {"simcse": rows_of(50.0)}}, counts)
+    told = " ".join(one for one in made.notes if "dev pair" in one)
+    assert told.startswith(said) and bool(told) == bool(said)
