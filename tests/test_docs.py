@@ -4,6 +4,7 @@ import json
 import re
 import runpy
 import shlex
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from otfkd.base.errors import UserError
 from otfkd.config.composition import compose, load_config, prepare_overrides
 from otfkd.config.schema import Config, EvaluateConfig, Root
+from otfkd.tables.cited import pages, wrong_figures
 
 DOCS = Path(__file__).parents[1] / "docs"
 ROOT = DOCS.parent
@@ -166,9 +168,25 @@ def test_the_picture_of_the_gain_is_what_the_published_rows_give() -> None:
     assert (DOCS / "gain.svg").read_text() == drawn
 
 
-def test_the_readmes_results_are_those_of_the_built_table() -> None:
+def test_the_figures_of_the_pages_are_those_of_their_rows() -> None:
+    assert {*PAGES} == {*pages(ROOT / "experiments")}
+    assert list(map(str, wrong_figures(ROOT / "experiments"))) == []
+    cited = [what for page in PAGES for what in re.findall(r"<!-- (small/\w+, [^,]+, \w+)", page.read_text())]
+    assert len(cited) > 40
     built = (ROOT / "experiments/built/small/main.md").read_text()
-    averages = dict(re.findall(r"^\| ([^|]+) \| \d \|.* \| \**([\d. ±]+?)\** \|$", built, re.MULTILINE))
-    shown = re.findall(r"^\| [^|]+ \| \d \| ([\d. ±]+) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
-    rows = ["Encoder, untrained", "SimCSE (the initial teacher)", "Fixed teacher", "On the fly"]
-    assert shown == [averages[row] for row in rows]
+    (average,) = re.findall(r"^\| Fixed teacher \|.* ([\d.]+ ± [\d.]+) \|$", built, re.MULTILINE)
+    assert f"<!-- small/main, static, average -->{average}<!-- / -->" in (ROOT / "README.md").read_text()
+
+
+def test_a_figure_that_is_altered_on_a_page_is_named(tmp_path: Path) -> None:
+    for page in ("README.md", "experiments/README.md", "experiments/results/small.jsonl"):
+        (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / page, tmp_path / page)
+    text = (ROOT / "README.md").read_text()
+    (tmp_path / "README.md").write_text(text.replace(">+0.23 (-0.28 to 0.75)<", ">+0.32 (-0.28 to 0.75)<"))
+    (wrong,) = wrong_figures(tmp_path / "experiments")
+    line = next(number for number, line in enumerate(text.splitlines(), 1) if "+0.23 (-0.28" in line)
+    assert str(wrong) == (
+        f"{tmp_path}/README.md:{line}: small/main, otfkd - static, average is +0.23 (-0.28 to 0.75) by its rows, and "
+        "+0.32 (-0.28 to 0.75) here"
+    )

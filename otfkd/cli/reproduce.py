@@ -15,9 +15,11 @@ from otfkd.base.launchers import check_environment
 from otfkd.cli.common import exit_with
 from otfkd.config.composition import prepare_overrides
 from otfkd.config.schema import Config
+from otfkd.runs.failure import jobs_failed
 
 if TYPE_CHECKING:
     from otfkd.tables.definition import TableSpec
+    from otfkd.tables.jobs import Job
 
 TABLES = "main,interval,cost"
 _CHECK = """\
@@ -66,44 +68,58 @@ def _seeds(text: str) -> tuple[int, ...]:
 def _main(arguments: argparse.Namespace) -> None:
     prepare_overrides(arguments.overrides, Config)
     check_environment()
+    if arguments.fresh and arguments.publish:
+        raise UserError("--publish trains nothing, so --fresh has nothing to do: leave one of them out")
     if arguments.check or arguments.fill:
         (_check if arguments.check else _fill)(arguments.experiments)
         return
     from otfkd.tables.definition import load_table
     from otfkd.tables.jobs import table_jobs
-    from otfkd.tables.make import answers, make_tables, with_seeds
-    from otfkd.tables.status import commands, overview, slurm_array
+    from otfkd.tables.make import with_seeds
 
-    profile, experiments = arguments.profile, arguments.experiments
-    names = arguments.tables.split(",") if arguments.tables else _published(experiments, profile) or TABLES.split(",")
+    profile = arguments.profile
+    names = arguments.tables.split(",") if arguments.tables else _published(arguments.experiments, profile)
     specs = {name: load_table(name, profile) for name in names}
     planned = specs if arguments.seeds is None else with_seeds(specs, profile, arguments.seeds)
     jobs = table_jobs(planned, profile, arguments.overrides)
     if arguments.dry_run or arguments.print_commands or arguments.print_slurm:
-        show = commands if arguments.print_commands else slurm_array if arguments.print_slurm else overview
-        left = {job.key for job in answers(jobs, profile, experiments, fresh=arguments.fresh).to_run}
-        sys.stdout.write(show(jobs, {job.key for job in jobs} - left))
-        return
-    if arguments.fresh and arguments.publish:
-        raise UserError("--publish trains nothing, so --fresh has nothing to do: leave one of them out")
+        _print(jobs, arguments)
+    else:
+        _make(specs, jobs, arguments)
+
+
+def _print(jobs: "list[Job]", arguments: argparse.Namespace) -> None:
+    """Jobs, or the commands to run them by hand."""
+    from otfkd.tables.make import answers
+    from otfkd.tables.status import commands, overview, slurm_array
+
+    show = commands if arguments.print_commands else slurm_array if arguments.print_slurm else overview
+    left = answers(jobs, arguments.profile, arguments.experiments, fresh=arguments.fresh).to_run
+    sys.stdout.write(show(jobs, {job.key for job in jobs} - {job.key for job in left}))
+
+
+def _make(specs: "dict[str, TableSpec]", jobs: "list[Job]", arguments: argparse.Namespace) -> None:
+    from otfkd.tables.make import make_tables
+
+    profile, experiments = arguments.profile, arguments.experiments
     outcome, files = make_tables(specs, jobs, profile, experiments, fresh=arguments.fresh, train=not arguments.publish)
     if files:
         _show(specs, files, profile, experiments)
-    if mirrored := [job.config for job in jobs if job.config.logger.name == "wandb"]:
+    mirrored = [job.config for job in jobs if job.config.logger.name == "wandb"]
+    if mirrored and files:
         _mirror(mirrored[0], specs, files, profile, experiments)
     if outcome.failures:
-        from otfkd.runs.failure import jobs_failed
-
         raise jobs_failed(outcome.failures)
 
 
 def _published(experiments: Path, profile: str) -> list[str]:
-    """The tables that have rows at a profile."""
+    """The tables that have rows at a profile, or those that are made where there is none yet."""
     from otfkd.tables.built import results_file
     from otfkd.tables.published import read_published
 
     path = results_file(experiments, profile)
-    return sorted({one.table for one in read_published(path)}) if path.is_file() else []
+    found = sorted({one.table for one in read_published(path)}) if path.is_file() else []
+    return found or TABLES.split(",")
 
 
 def _show(specs: "dict[str, TableSpec]", files: dict[str, str], profile: str, experiments: Path) -> None:

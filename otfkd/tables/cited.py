@@ -3,8 +3,9 @@
 `<!-- small/main, otfkd, average -->78.16 ± 0.21<!-- / -->` is the average of row `otfkd` of table `main` at profile
 `small`, mean and standard deviation over its seeds; a backbone may follow the table (`thesis/main/bert_base`). The
 column is a task, `average`, `dev` (the score that chose the model), `passes` (encoder passes, those of the runs it
-started from too) or `n`. `otfkd - static` in place of the row is the difference of two rows over their common seeds,
-with its 95 % interval: `+0.23 (-0.28 to 0.75)`. A fourth word shows a part of it: `mean`, `gain` or `interval`.
+started from too), `n`, or `unrotated` (the seeds that † marks). `otfkd - static` in place of the row is the difference
+of two rows over their common seeds, with its 95 % interval: `+0.23 (-0.28 to 0.75)`. A fourth word shows a part of it:
+`mean`, `gain` or `interval`.
 """
 
 import re
@@ -20,6 +21,7 @@ from otfkd.base.errors import UserError
 from otfkd.evaluation.significance import paired_t
 from otfkd.tables.columns import AVERAGE, total_forwards
 from otfkd.tables.definition import load_table
+from otfkd.tables.notes import unrotated
 from otfkd.tables.published import Published, read_published
 from otfkd.tables.table import Cell
 from otfkd.tables.tabulate import selected_dev
@@ -106,7 +108,9 @@ def _figure(what: str, experiments: Path, at: str) -> str:
     """What a comment names, as it is written."""
     try:
         place, row, column, *form = (part.strip() for part in _spaced(what).split(","))
-        (shown,) = form or [None]
+        shown = form.pop() if form else None
+        if form:
+            raise ValueError
     except ValueError:
         raise UserError(
             f"{at} names {_spaced(what)}: write PROFILE/TABLE, ROW, COLUMN, or ROW - ROW for a difference"
@@ -119,7 +123,7 @@ def _figure(what: str, experiments: Path, at: str) -> str:
 
 
 def _level(values: Mapping[int | None, float], column: str, form: str | None, at: str) -> str:
-    if column in ("passes", "n"):
+    if column in ("passes", "n", "unrotated"):
         return f"{fmean(values.values()):,.0f}"
     cell = Cell(values)
     if form not in (None, "mean"):
@@ -160,8 +164,9 @@ class _Rows:
     def column(self, name: str, column: str) -> dict[int | None, float]:
         """A row's values by seed."""
         own = self._named(name)
-        if column == "n":
-            return {None: float(len(own))}
+        counted = {"n": len(own), "unrotated": sum(unrotated(one.result) for one in own)}
+        if column in counted:
+            return {None: float(counted[column])}
         values = {one.result.seed: self._value(one, column) for one in own}
         known = {seed: value for seed, value in values.items() if value is not None}
         if len(known) < len(values):

@@ -138,24 +138,25 @@ def _columns(spec: TableSpec, values: Mapping[str | None, Mapping[str, BySeed]])
 
 
 def _line(row: RowSpec, columns: Sequence[str], by_seed: BySeed, rows: Sequence[Row], seeds: Sequence[int]) -> Line:
-    """A mean is over all seeds of the row, or it is not shown: one over those that have a value would flatter."""
-    cells = []
-    for column in columns:
-        known = {seed: by[column] for seed, by in by_seed.items()}
-        values = {seed: value for seed, value in known.items() if value is not None}
-        cells.append(Cell(values if len(values) == len(known) else {}))
     asked = seeds if row.experiment is not None else [None]
     ordered = sorted(rows, key=lambda one: one.seed or 0)
+    dev = {one.seed: selected_dev(one) for one in rows}
     return Line(
         row.label,
         len(by_seed),
-        tuple(cells),
+        tuple(_cell({seed: by[column] for seed, by in by_seed.items()}) for column in columns),
         missing=tuple(seed for seed in asked if seed not in by_seed),
         steps=tuple(one.step for one in ordered if one.step is not None),
         generations=tuple(one.generation for one in ordered if one.generation is not None),
         unrotated=sum(map(unrotated, rows)) if any(map(rotates, rows)) else 0,
-        dev=Cell({one.seed: dev for one in rows if (dev := selected_dev(one)) is not None}),
+        dev=_cell(dev),
     )
+
+
+def _cell(values: Mapping[int | None, float | None]) -> Cell:
+    """A mean is over all seeds of the row, or it is not shown: one over those that have a value would flatter."""
+    known = {seed: value for seed, value in values.items() if value is not None}
+    return Cell(known if len(known) == len(values) else {})
 
 
 def selected_dev(row: Row) -> float | None:
