@@ -202,7 +202,8 @@ def _run(job: Job, folders: Folders) -> Published:
     dev, test = of["dev", chosen], of["test", chosen]
     (dev_score,) = dev.scores.values()
     return Published(
-        table=job.table, row=job.row.name, model=job.model, arguments=job.arguments, folder=str(folder.absolute()),
+        table=job.table, row=job.row.name, model=job.model, folder=str(folder.absolute()),
+        arguments=tuple(one for one in job.arguments if not one.startswith("paths.")),
         geometry=dev.geometry, dev=dev_score["all"],
         result=test if job.transfer is None else _transfer(job, job.transfer, folder, test),
         last=of.get(("test", "last")) if job.transfer is None else None,

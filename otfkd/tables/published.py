@@ -27,7 +27,7 @@ class Published(BaseModel):
         table: the table's name.
         row: the name of its row.
         model: the backbone; None for the profile's own.
-        arguments: of the training command, but for what other rows' runs fill in.
+        arguments: of the training command, but for what other rows' runs fill in and for this machine's folders.
         folder: the run's; in the file as seen from there.
         geometry: of the dev sentences, as in `Row`, where it was measured.
         result: the test row of the selected model.

@@ -1,7 +1,6 @@
 """The commands as a person starts them: what they print, how they exit."""
 
 import json
-import re
 import shutil
 import signal
 import subprocess
@@ -417,13 +416,13 @@ def test_an_unfinished_table_that_says_so_passes_the_check(reproduce: Command, t
 
 def test_figures_on_pages_are_checked_and_written(reproduce: Command, tmp_path: Path) -> None:
     assert reproduce("--tables", "other").code == 0
-    (average,) = re.findall(r'"average":([\d.]+)', (tmp_path / "experiments/results/mini.jsonl").read_text())[:1]
+    average = json.loads((tmp_path / "experiments/results/mini.jsonl").read_text())["result"]["average"]
     page, figure = tmp_path / "README.md", "<!-- mini/other, good, average -->{}<!-- / -->"
     (tmp_path / "experiments/README.md").write_text("Experiments.\n")
     page.write_text(f"Read.\n\nIt is {figure.format('')}.\n")
-    assert_refused(reproduce("--check"), f"{page}:3: mini/other, good, average is {float(average):.2f} by its rows")
+    assert_refused(reproduce("--check"), f"{page}:3: mini/other, good, average is {average:.2f} by its rows")
     assert reproduce("--fill").out == f"figures written to {page}\n"
-    assert page.read_text() == f"Read.\n\nIt is {figure.format(f'{float(average):.2f}')}.\n"
+    assert page.read_text() == f"Read.\n\nIt is {figure.format(f'{average:.2f}')}.\n"
     assert reproduce("--check").code == 0
     assert reproduce("--fill").out == ""
 

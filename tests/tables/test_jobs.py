@@ -75,6 +75,7 @@ def test_a_table_is_made_and_then_made_again_from_what_is_there(make: Make, tmp_
     assert Path(last.folder).is_dir()
     assert Path(last.folder).parts[-3:] == ("otfkd", last.result.config_hash, "s1")
     assert {"experiment=otfkd", "profile=mini", "seed=1", "schedule.every=2"} <= {*last.arguments}
+    assert not any(str(tmp_path / "runs") in argument for argument in last.arguments)
     before = times(tmp_path / "runs")
     assert before
     assert make().published == outcome.published
