@@ -69,6 +69,10 @@ def test_a_teacher_is_trained_only_where_a_row_that_must_be_trained_needs_it(
     encoder, simcse, taught = made
     assert left(find_answers(plan(few), [encoder, simcse])) == [("simcse", 0), ("otfkd", 0)]
     assert left(find_answers(plan(few), [encoder, taught])) == [("simcse", 0)]
+    # And the teacher of its teacher.
+    second = {**OTFKD, "name": "second", "label": "Second", "teacher": "otfkd"}
+    chain = plan(few, rows=[*ROWS[:2], OTFKD, second])
+    assert left(find_answers(chain, made)) == [("simcse", 0), ("otfkd", 0), ("second", 0)]
     two = plan(few, profiles={"mini": {"seeds": [0, 1]}})
     assert left(find_answers(two, made)) == [("simcse", 1), ("otfkd", 1)]
 

@@ -405,6 +405,11 @@ def test_a_row_that_lacks_seeds_is_marked_and_said_to_be_unfinished() -> None:
     assert ",1,2," in holes.csv().splitlines()[3]
 
 
+def test_a_seed_that_no_row_has_is_missed_all_the_same() -> None:
+    made = table({"simcse": rows_of(50.0), "otfkd": rows_of(60.0)}, rows=ROWS[1:])
+    assert [count for count, _ in marked(made).values()] == ["1 of 2 ‡", "1 of 2 ‡"]
+
+
 def test_a_seed_that_one_row_has_more_is_wanted_of_all() -> None:
     more = table({"simcse": rows_of(50.0, 51.0, 52.0), "otfkd": rows_of(60.0, 61.0)}, rows=ROWS[1:])
     assert [count for count, _ in marked(more).values()] == ["3", "2 of 3 ‡"]
