@@ -5,7 +5,7 @@ import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,13 @@ from omegaconf import DictConfig
 from otfkd.base.errors import Interrupted, UserError, exits_as_errors, first_line, refusals_as_user_errors
 from otfkd.base.logs import log_to_terminal
 from otfkd.base.signals import signals_interrupt
-from otfkd.config.composition import check_single, conf_dir, prepare_overrides
+from otfkd.config.composition import check_single, prepare_overrides, refuse_shared, searched, searching, usable
+from otfkd.config.groups import also_in, conf_dir, own_dirs
+from otfkd.config.messages import unknown_flag
 from otfkd.config.schema import Root
+
+# Has Hydra compose what it finds in folders of groups, ours before a user's own, and do a job once or many times.
+Start = Callable[[Sequence[Path], Callable[[DictConfig], Any]], Any]
 
 DONE, OURS, USERS, INTERRUPTED = 0, 1, 2, 130
 
@@ -26,39 +31,72 @@ def run_hydra(task: Callable[[DictConfig], Any], config_name: str, schema: type[
 
 
 def _hydra(task: Callable[[DictConfig], Any], config_name: str, schema: type[Root]) -> None:
-    import hydra
     from hydra._internal.utils import get_args_parser
 
-    from otfkd.cli.sweep import check_launcher, frozen, run_sweep
+    parsed, unknown = get_args_parser().parse_known_args()
+    if unknown:
+        raise unknown_flag(unknown[0], schema)
+    given, folders = searched(parsed.overrides)
+    flags = _without_config_dir([argument for argument in sys.argv[1:] if argument not in parsed.overrides])
+    with also_in([*([Path(parsed.config_dir)] if parsed.config_dir else []), *folders]):
+        overrides = prepare_overrides(given, schema)
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print with a traceback
+        start: Start = functools.partial(_start, config_name, flags, overrides)
+        if parsed.multirun:
+            _run_jobs(start, task, config_name, schema, overrides)
+        else:
+            _run_alone(start, task, schema, overrides)
 
-    parsed = get_args_parser().parse_args()
-    given = parsed.overrides
-    flags = [argument for argument in sys.argv[1:] if argument not in given]
-    overrides = prepare_overrides(given, schema)
-    if not parsed.multirun:
-        check_single(overrides)
-    check_launcher(overrides, multirun=parsed.multirun)
-    sys.argv[1:] = [*flags, *overrides]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print with a traceback
 
-    def main(groups: Path) -> Any:
-        return hydra.main(version_base="1.3", config_path=str(groups), config_name=config_name)
+def _without_config_dir(flags: list[str]) -> list[str]:
+    """The folder that it names is searched as any other of the user's."""
+    named = ("--config-dir", "-cd")
+    values = [flags.index(flag) + 1 for flag in named if flag in flags]
+    return [
+        flag
+        for number, flag in enumerate(flags)
+        if number not in values and flag not in named and not flag.startswith("--config-dir=")
+    ]
 
-    if parsed.multirun:
-        with frozen(conf_dir(), overrides) as groups:
-            run_sweep(lambda job: main(groups)(job)(), task, overrides)
-        return
+
+def _start(
+    config_name: str, flags: list[str], overrides: list[str], groups: Sequence[Path], job: Callable[[DictConfig], Any]
+) -> Any:
+    import hydra
+
+    ours, *own = groups
+    sys.argv[1:] = [*flags, *searching(own), *overrides]
+    return hydra.main(version_base="1.3", config_path=str(ours), config_name=config_name)(job)()
+
+
+def _run_jobs(
+    start: Start, task: Callable[[DictConfig], Any], config_name: str, schema: type[Root], overrides: list[str]
+) -> None:
+    from otfkd.cli.sweep import SweepTask, check_launcher, frozen, planned, run_sweep
+
+    check_launcher(overrides, multirun=True)
+    job = SweepTask(task, schema, overrides)
+    refuse_shared(planned(overrides), schema, config_name, job.shared)
+    with frozen([conf_dir(), *own_dirs()], overrides) as groups:
+        run_sweep(functools.partial(start, groups), job)
+
+
+def _run_alone(start: Start, task: Callable[[DictConfig], Any], schema: type[Root], overrides: list[str]) -> None:
+    from otfkd.cli.sweep import check_launcher
+
+    check_single(overrides)
+    check_launcher(overrides, multirun=False)
     failures: list[Exception] = []
 
     @functools.wraps(task)
     def alone(composed: DictConfig) -> None:
         try:
             with exits_as_errors():
-                task(composed)
+                task(usable(composed, schema))
         except Exception as error:  # raised below: Hydra would put a line of its own before our sentence
             failures.append(error)
 
-    main(conf_dir())(alone)()
+    start([conf_dir(), *own_dirs()], alone)
     if failures:
         raise failures[0]
 

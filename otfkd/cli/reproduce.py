@@ -14,6 +14,7 @@ from otfkd.base.errors import UserError
 from otfkd.base.launchers import check_environment
 from otfkd.cli.common import exit_with
 from otfkd.config.composition import prepare_overrides
+from otfkd.config.groups import also_in
 from otfkd.config.schema import Config
 from otfkd.runs.failure import jobs_failed
 
@@ -47,6 +48,7 @@ def main() -> None:
         "--fresh", action="store_true", help="train everything again, whatever is published or finished here"
     )
     parser.add_argument("--publish", action="store_true", help="publish what is finished here, and train nothing")
+    parser.add_argument("--config-dir", metavar="FOLDER", type=Path, help="has config groups and tables/ of your own")
     parser.add_argument("--dry-run", action="store_true", help="print every job and its state, and stop")
     parser.add_argument("--print-commands", action="store_true", help="print the training commands, and stop")
     parser.add_argument("--print-slurm", action="store_true", help="print them as a Slurm array, and stop")
@@ -66,6 +68,11 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _main(arguments: argparse.Namespace) -> None:
+    with also_in([arguments.config_dir] if arguments.config_dir else []):
+        _reproduce(arguments)
+
+
+def _reproduce(arguments: argparse.Namespace) -> None:
     prepare_overrides(arguments.overrides, Config)
     check_environment()
     if arguments.fresh and arguments.publish:

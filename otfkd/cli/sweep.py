@@ -25,6 +25,8 @@ from otfkd.base.errors import Interrupted, UserError, exits_as_errors, first_lin
 from otfkd.base.files import write_text
 from otfkd.base.logs import log_to_terminal
 from otfkd.base.signals import stop_flag
+from otfkd.config.composition import usable
+from otfkd.config.schema import Root
 from otfkd.runs.failure import Failure, jobs_failed, told
 
 log = logging.getLogger("otfkd")
@@ -68,16 +70,16 @@ def _launcher(overrides: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def frozen(groups: Path, overrides: Sequence[str]) -> Iterator[Path]:
-    """A copy of the config groups: Hydra reads them anew for each job of a sweep, and edits must not reach it.
+def frozen(groups: Sequence[Path], overrides: Sequence[str]) -> Iterator[Sequence[Path]]:
+    """Copies of folders of config groups: Hydra reads them anew for each job of a sweep, and edits must not reach it.
 
     Slurm's jobs read the groups themselves, since what this machine copies is not there on another.
     """
     if _launcher(overrides) not in ("basic", "joblib"):
         yield groups
         return
-    with tempfile.TemporaryDirectory() as copy:
-        yield Path(shutil.copytree(groups, copy, dirs_exist_ok=True))
+    with tempfile.TemporaryDirectory() as copies:
+        yield [Path(shutil.copytree(folder, Path(copies, str(number)))) for number, folder in enumerate(groups)]
 
 
 class Sweep(Callback):
@@ -106,14 +108,22 @@ class SweepTask:
 
     What ends it is noted in the sweep's folder rather than raised: launchers would give up the other jobs. That it
     began is noted too, for a process may be lost without a word.
+
+    Args:
+        task: what a job does.
+        schema: what its config has to be.
+        overrides: of the command line. A job must have a use for those that the sweep varies, and one of the jobs for
+            those that they share.
     """
 
-    def __init__(self, task: Callable[[DictConfig], Any], overrides: Sequence[str]):
+    def __init__(self, task: Callable[[DictConfig], Any], schema: type[Root], overrides: Sequence[str]):
         functools.update_wrapper(self, task)
         self.task = task
+        self.schema = schema
         self.launcher = _launcher(overrides)
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         self.swept = {override.key_or_group for override in parsed if override.is_sweep_override()}
+        self.shared = {override.key_or_group for override in parsed} - self.swept
         self.here = True
         self.identity = secrets.token_hex(4)  # in the notes' names: a user may have named another sweep's folder
 
@@ -128,7 +138,7 @@ class SweepTask:
                 if self.launcher == "joblib" and _told_to_stop()():
                     raise Interrupted("not begun, because a signal came")
             with refusals_as_user_errors(), exits_as_errors():
-                result = self.task(composed)
+                result = self.task(usable(composed, self.schema, self.shared))
             self._write("done")
             return result
         except (Interrupted, KeyboardInterrupt) as error:
@@ -192,20 +202,25 @@ def _passing_on() -> Iterator[None]:
             signal.signal(number, old)
 
 
-def run_sweep(start: Callable[[SweepTask], None], task: Callable[[DictConfig], Any], overrides: Sequence[str]) -> None:
+def planned(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of each job that Hydra's own sweeper makes of a command line."""
+    own = [text for text in overrides if not text.startswith(("hydra.", "hydra/"))]
+    (jobs,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(own), None)
+    return [list(job) for job in jobs]
+
+
+def run_sweep(start: Callable[[SweepTask], None], job: SweepTask) -> None:
     """Let Hydra start every job, and say at the end which ones failed.
 
     Args:
         start: has Hydra do a job many times.
-        task: what each of them does.
-        overrides: of the command line.
+        job: what each of them does.
 
     Raises:
         UserError: jobs failed, or a job's process was lost.
         RuntimeError: jobs failed, by a fault of ours.
         Interrupted: jobs were interrupted.
     """
-    job = SweepTask(task, overrides)
     Sweep.folder, Sweep.jobs = None, ()
     try:
         with _passing_on() if job.launcher == "joblib" else contextlib.nullcontext():

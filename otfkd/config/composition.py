@@ -1,14 +1,17 @@
-"""From a command line to a config: Hydra's groups, found wherever otfkd is installed, and overrides checked first."""
+"""From a command line to a config: overrides are checked first, and Hydra's groups put together."""
 
-import functools
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from otfkd.base.errors import UserError, first_line
+from otfkd.config.foreign import answer_to_value
+from otfkd.config.given import useless
+from otfkd.config.groups import also_in, check_own_dirs, conf_dir, folder_of, groups, options, own_dirs
 from otfkd.config.messages import all_keys, quoted, to_paste, unknown_key
 from otfkd.config.schema import Config, EvaluateConfig, Root
 
@@ -17,44 +20,20 @@ if TYPE_CHECKING:
 
 # Groups whose value may also be a folder or a hub id: `model=FOLDER` means `model=custom model.path=FOLDER`.
 OPEN_GROUPS = ("model", "teacher")
-# What the choices of a group begin with: all its keys in one place, and no choice itself.
-_BASE = "base"
+# Groups of which several choices may be given at once: each sets keys of all sections.
+_STACKED = ("experiment", "profile")
 
-
-@functools.cache
-def conf_dir() -> Path:
-    """The Hydra groups: inside an installed package, or beside it in a checkout."""
-    return _shipped("conf")
-
-
-@functools.cache
-def tables_dir() -> Path:
-    """The table definitions: inside an installed package, or in experiments/ of a checkout."""
-    return _shipped("experiments/tables")
-
-
-def _shipped(folder: str) -> Path:
-    package = Path(__file__).parents[1]
-    inside = package / folder
-    return inside if inside.is_dir() else package.parent / folder
-
-
-def options(group: str) -> list[str]:
-    """The named choices of a config group."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml") if path.stem != _BASE)
-
-
-def groups() -> list[str]:
-    """The config groups."""
-    return sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
+Composed = TypeVar("Composed", bound=Root)
 
 
 def prepare_overrides(overrides: Sequence[str], schema: type[Root]) -> list[str]:
     """Check overrides against the schema and expand `model=FOLDER`, before Hydra sees them.
 
     Raises:
-        UserError: an override that does not parse, an unknown key (with or without '+') or choice of a group.
+        UserError: an override that does not parse, an unknown key (with or without '+') or choice of a group, several
+            choices where one counts, or a folder of a user's own configs that cannot be used.
     """
+    check_own_dirs()
     valid = [*all_keys(schema), *groups()]
     expanded: list[str] = []
     for given in overrides:
@@ -65,18 +44,30 @@ def prepare_overrides(overrides: Sequence[str], schema: type[Root]) -> list[str]
             expanded.append(text)
         elif key not in valid:
             raise unknown_key(key, valid, text)
-        elif key in groups() and value is None and key != "profile":
-            raise UserError(f"{key} needs a choice: take one of {', '.join(options(key))}")
-        elif key == "teacher" and isinstance(value, list):
-            paths = ",".join(quoted(str(path)) for path in value)
-            expanded += ["teacher=custom", f"teacher.path=[{paths}]"]
-        elif key in groups() and isinstance(value, str) and value not in options(key):
-            if key not in OPEN_GROUPS:
-                raise UserError(f"{key}={value} is not a choice: take one of {', '.join(options(key))}")
-            expanded += [f"{key}=custom", f"{key}.path={quoted(value)}"]
+        elif key in groups():
+            expanded += _chosen(key, value, text)
         else:
             expanded.append(text)
     return expanded
+
+
+def _chosen(group: str, value: object, text: str) -> list[str]:
+    """The overrides that an override of a group stands for."""
+    if value is None and group != "profile":
+        raise UserError(f"{group} needs a choice: take one of {', '.join(options(group))}")
+    if isinstance(value, list) and group == "teacher":
+        paths = ",".join(quoted(str(path)) for path in value)
+        return ["teacher=custom", f"teacher.path=[{paths}]"]
+    if isinstance(value, list) and group not in _STACKED:
+        raise UserError(
+            f"{text} names {len(value)} choices, and {group} has one: take one of {', '.join(options(group))}"
+        )
+    if not isinstance(value, str) or value in options(group):
+        return [text]
+    if group in OPEN_GROUPS:
+        return [f"{group}=custom", f"{group}.path={quoted(value)}"]
+    advice = answer_to_value(group, value) or f"take one of {', '.join(options(group))}"
+    raise UserError(f"{group}={value} is not a choice: {advice}")
 
 
 def _parsed(text: str) -> "Override":
@@ -111,23 +102,56 @@ def check_single(overrides: Sequence[str]) -> None:
             raise UserError(f"'{text}' has several values: add -m for a sweep; as one it is {to_paste(text)}")
 
 
-def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
-    """What Hydra composes for these overrides, outside a command.
+def searched(overrides: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """Part overrides into those without Hydra's search path, and the folders that it names.
 
     Raises:
-        UserError: Hydra cannot compose them.
+        UserError: it names a package that is not there.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    named = [text for text in overrides if text.lstrip("+").startswith("hydra.searchpath=")]
+    values = [override.value() for override in OverridesParser.create().parse_overrides(named)]
+    places = [place for value in values for place in (value if isinstance(value, list) else [value])]
+    return [text for text in overrides if text not in named], [folder_of(str(place)) for place in places if place]
+
+
+def searching(folders: Sequence[Path]) -> list[str]:
+    """The override by which Hydra finds configs in these folders too."""
+    return [f"hydra.searchpath=[{','.join(quoted(f'file://{folder}') for folder in folders)}]"] if folders else []
+
+
+@contextlib.contextmanager
+def _composing() -> Iterator[Callable[[Sequence[str], str], DictConfig]]:
+    """What composes a config outside a command.
+
+    Raises:
+        UserError: Hydra cannot compose it.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
+    def composed(overrides: Sequence[str], config_name: str) -> DictConfig:
+        try:
+            return hydra_compose(config_name, [*searching(own_dirs()), *overrides])
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise UserError(f"the config cannot be composed: {first_line(error)}") from None
+
     GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return hydra_compose(config_name, list(overrides))
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise UserError(f"the config cannot be composed: {first_line(error)}") from None
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        yield composed
+
+
+def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
+    """What Hydra composes for these overrides, outside a command.
+
+    Raises:
+        UserError: Hydra cannot compose them.
+    """
+    with _composing() as composed:
+        return composed(overrides, config_name)
 
 
 def load_config(overrides: Sequence[str]) -> Config:
@@ -146,7 +170,7 @@ def load_config(overrides: Sequence[str]) -> Config:
         >>> config.schedule.trigger, config.schedule.every, config.teacher.warmup_steps
         ('every', 50, 50)
     """
-    return Config.from_hydra(compose(prepare_overrides(overrides, Config)))
+    return _used(*loaded(overrides, Config))
 
 
 def load_evaluate_config(overrides: Sequence[str]) -> EvaluateConfig:
@@ -155,4 +179,81 @@ def load_evaluate_config(overrides: Sequence[str]) -> EvaluateConfig:
     Raises:
         UserError: an override that cannot be used, in one sentence.
     """
-    return EvaluateConfig.from_hydra(compose(prepare_overrides(overrides, EvaluateConfig), "evaluate"))
+    return _used(*loaded(overrides, EvaluateConfig, "evaluate"))
+
+
+def loaded(
+    overrides: Sequence[str], schema: type[Composed], config_name: str = "train"
+) -> tuple[Composed, dict[str, str]]:
+    """A config, and which of its overrides are of no use to it, each with the sentence that refuses it.
+
+    Raises:
+        UserError: an override that cannot be used for another reason.
+    """
+    rest, folders = searched(overrides)
+    with also_in(folders):
+        given = prepare_overrides(rest, schema)
+        with _composing() as composed:
+
+            def made(some: Sequence[str]) -> Composed:
+                return schema.from_hydra(composed(some, config_name))
+
+            config = made(given)
+            return config, useless(config, given, made)
+
+
+def _used(config: Composed, refusals: dict[str, str]) -> Composed:
+    for sentence in refusals.values():
+        raise UserError(sentence)
+    return config
+
+
+def usable(composed: DictConfig, schema: type[Root], shared: Collection[str] = ()) -> DictConfig:
+    """What the command that Hydra is running composes of the overrides that it has a use for.
+
+    Args:
+        composed: of all its overrides; of one job's, in a sweep.
+        schema: what it has to be.
+        shared: keys that the other jobs were given too. A job that has no use for one leaves it out, so that it is the
+            run it would be alone.
+
+    Raises:
+        UserError: an override changes nothing that is read, and is no shared one.
+    """
+    from hydra import compose as hydra_compose
+    from hydra.core.hydra_config import HydraConfig
+
+    about = HydraConfig.get()
+
+    def of(overrides: Sequence[str]) -> DictConfig:
+        return hydra_compose(about.job.config_name, [*about.overrides.hydra, *overrides])
+
+    config, given = schema.from_hydra(composed), list(about.overrides.task)
+    refusals = useless(config, given, lambda rest: schema.from_hydra(of(rest)))
+    _used(config, {text: why for text, why in refusals.items() if key_of(text) not in shared})
+    return of([text for text in given if text not in refusals]) if refusals else composed
+
+
+def refuse_shared(jobs: Iterable[Sequence[str]], schema: type[Root], config_name: str, shared: Collection[str]) -> None:
+    """Refuse what all jobs of a sweep were given and none has a use for.
+
+    Raises:
+        UserError: an override changes nothing that any of them reads.
+    """
+    found: dict[str, str] | None = None
+    for job in jobs:
+        try:
+            _, refusals = loaded(job, schema, config_name)
+        except UserError:
+            return  # the job says it, when its turn comes
+        now = {key_of(text): why for text, why in refusals.items() if key_of(text) in shared}
+        found = now if found is None else {key: why for key, why in found.items() if key in now}
+        if not found:
+            return
+    for sentence in (found or {}).values():
+        raise UserError(sentence)
+
+
+def key_of(override: str) -> str:
+    """The key that an override is of."""
+    return override.lstrip("+~").partition("=")[0]

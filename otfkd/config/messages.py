@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from otfkd.base.errors import UserError
+from otfkd.config.foreign import answer_to_value, find
 
 # Keys by the names they had; the schema marks each with `HashedAs`, so that published rows and users' finished runs
 # keep their names.
@@ -81,7 +82,20 @@ def unknown_key(key: str, valid: Sequence[str], given: str) -> UserError:
     if key in RENAMED:
         meant = given.lstrip("+").replace(key, RENAMED[key], 1)
         return UserError(f"{key} is now {RENAMED[key]}: write {meant}")
+    foreign = find(key, given.partition("=")[2])
+    if foreign is not None and foreign.name not in {known.rpartition(".")[2] for known in valid}:
+        return UserError(f"unknown key '{key}': {foreign.answer}")
     return UserError(f"unknown key '{key}': the nearest valid key is '{nearest(key, valid)}'")
+
+
+def unknown_flag(flag: str, schema: type[BaseModel]) -> UserError:
+    """The error of a flag that Hydra's commands do not have, as other tools' have for their settings."""
+    name, _, value = flag.partition("=")
+    foreign = find(name, value)
+    if foreign is not None:
+        return UserError(f"{flag} is no flag: {foreign.answer}")
+    key = nearest(name.lstrip("-").replace("-", "_"), all_keys(schema))
+    return UserError(f"{flag} is no flag: write KEY=VALUE without dashes; the nearest valid key is '{key}'")
 
 
 def explain(error: ErrorDetails, valid: Sequence[str]) -> str:
@@ -94,6 +108,8 @@ def explain(error: ErrorDetails, valid: Sequence[str]) -> str:
         return f"{key} must be given: add {key}=VALUE to the command"
     if error["type"] == "value_error":  # keys that contradict each other: the validator says it all
         return error["msg"].removeprefix("Value error, ")
+    if foreign := answer_to_value(key, error["input"]):
+        return f"{key}={error['input']!r} is not valid: {foreign}"
     message = error["msg"].removeprefix("Input should be ")
     if error["type"] == "string_type" and isinstance(given := error["input"], int | float):
         message += f", as in {to_paste(f'{key}={given}')}"

@@ -3,8 +3,9 @@
 Nothing here imports torch, so a command can refuse its arguments at once.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -28,10 +29,17 @@ from otfkd.config.sections import (
     TeacherConfig,
     TrainerConfig,
 )
+from otfkd.config.uses import SCORING, TRAINING, Needs
 
 
 class Root(Node):
-    """What every command's config can do: be built from what Hydra composed."""
+    """What every command's config can do: be built from what Hydra composed.
+
+    Attributes:
+        uses: what keys need to be read by the command.
+    """
+
+    uses: ClassVar[Mapping[str, tuple[Needs, ...]]]
 
     @classmethod
     def from_hydra(cls, composed: DictConfig) -> Self:
@@ -62,6 +70,7 @@ class Root(Node):
 class Config(Root):
     """One training run."""
 
+    uses = TRAINING
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]  # the runs' folder is called by it
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     dry_run: bool
@@ -130,12 +139,13 @@ class Config(Root):
     @property
     def precomputes(self) -> bool:
         """Whether the teacher is asked once for all sentences, not batch by batch."""
-        return self.teacher.precomputed and self.distils
+        return self.distils and self.teacher.precomputed
 
 
 class EvaluateConfig(Root):
     """One model to be scored on one suite."""
 
+    uses = SCORING
     model: ModelConfig
     evaluation: EvaluationConfig
     output: str | None

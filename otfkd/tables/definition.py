@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from otfkd.base.errors import UserError
-from otfkd.config.composition import options, tables_dir
+from otfkd.config.groups import options, profile_files, table_files
 
 
 class Spec(BaseModel):
@@ -127,7 +127,7 @@ class TableSpec(Spec):
 
 def table_names() -> list[str]:
     """Every defined table."""
-    return sorted(path.stem for path in tables_dir().glob("*.yaml"))
+    return sorted(table_files())
 
 
 def profile_note(profile: str) -> str:
@@ -136,11 +136,11 @@ def profile_note(profile: str) -> str:
     Raises:
         UserError: nothing is said of it.
     """
-    path = tables_dir().parent / "profiles.yaml"
-    notes: Any = OmegaConf.to_container(OmegaConf.load(path))
-    if profile not in notes:
-        raise UserError(f"{path} does not say what profile {profile} is: add a line for it")
-    return str(notes[profile])
+    for path in profile_files():
+        notes: Any = OmegaConf.to_container(OmegaConf.load(path))
+        if profile in notes:
+            return str(notes[profile])
+    raise UserError(f"{profile_files()[-1]} does not say what profile {profile} is: add a line for it")
 
 
 def load_table(name: str, profile: str) -> TableSpec:
@@ -149,8 +149,8 @@ def load_table(name: str, profile: str) -> TableSpec:
     Raises:
         UserError: there is no such table, its file is not valid, or it is not made at this profile.
     """
-    path = tables_dir() / f"{name}.yaml"
-    if not path.is_file():
+    path = table_files().get(name)
+    if path is None:
         raise UserError(f"there is no table {name}: take one of {', '.join(table_names())}")
     values: Any = OmegaConf.to_container(OmegaConf.load(path))
     try:

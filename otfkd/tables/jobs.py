@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from otfkd.base.errors import Interrupted, UserError, exits_as_errors, refusals_as_user_errors
-from otfkd.config.composition import load_config, load_evaluate_config, prepare_overrides
+from otfkd.config.composition import key_of, load_evaluate_config, loaded, prepare_overrides
 from otfkd.config.schema import Config, EvaluateConfig
 from otfkd.config.sections import EvaluationConfig, ModelConfig
 from otfkd.evaluation.scoring import score_model
@@ -84,19 +84,29 @@ def table_jobs(tables: Mapping[str, TableSpec], profile: str, overrides: Sequenc
     Args:
         tables: their definitions by name.
         profile: the size at which to make them.
-        overrides: further keys for every job, in command-line style; they win over a row's own.
+        overrides: further keys for every job that reads them, in command-line style; they win over a row's own.
 
     Raises:
-        UserError: a row that does not compose, or a key that is not the caller's to give.
+        UserError: a row that does not compose, or a key that no row reads or that is not the caller's to give.
     """
     prepare_overrides(overrides, Config)
     for override in overrides:
-        key = override.lstrip("+~").partition("=")[0]
+        key = key_of(override)
         if key in _OWN_KEYS:
             raise UserError(f"{key} is not given by hand, since a table has its own: leave {override} out")
         if key.startswith(("hydra.", "hydra/")):
             raise UserError(f"{override} starts no job of a table: add it to the sweeps that --print-commands prints")
-    return [job for name, spec in tables.items() for job in _plan_table(name, spec, profile, overrides)]
+    jobs = [job for name, spec in tables.items() for job in _plan_table(name, spec, profile, overrides)]
+    _check_read(overrides, jobs)
+    return jobs
+
+
+def _check_read(overrides: Sequence[str], jobs: Sequence[Job]) -> None:
+    for override in overrides:
+        if not any(override in job.arguments for job in jobs):
+            raise UserError(
+                f"no row of {', '.join(dict.fromkeys(job.table for job in jobs))} reads {override}: leave it out"
+            )
 
 
 def _plan_table(name: str, spec: TableSpec, profile: str, overrides: Sequence[str]) -> list[Job]:
@@ -112,6 +122,7 @@ def _plan_table(name: str, spec: TableSpec, profile: str, overrides: Sequence[st
             if seed is not None:
                 arguments, config = (*arguments, f"seed={seed}"), config.model_copy(update={"seed": seed})
             planned.append(Job(name, row, model, seed, arguments, config, transfer))
+        _check_read(at.models.get(model or "", ()), [job for job in planned if job.model == model])
     return planned
 
 
@@ -119,12 +130,22 @@ def _arguments(
     spec: TableSpec, profile: str, row: RowSpec, model: str | None, overrides: Sequence[str]
 ) -> tuple[tuple[str, ...], Config]:
     """A row's training command but for its seed and for what other rows' runs fill in, and what it composes."""
+    shared = [*([] if model is None else spec.profiles[profile].models[model]), *overrides]
     arguments = [f"experiment={row.experiment or 'simcse'}", f"profile={profile}"]
     if model is not None:
         arguments += [*([] if row.student else [f"model={model}"]), *spec.profiles[profile].models[model]]
     arguments += [*row.overrides, *overrides]
     # Any path composes; the one that is meant is known when the other row's run has its folder.
-    return tuple(arguments), load_config([*arguments, *(f"{group}={_LATER}" for group in row.starts)])
+    starts = [f"{group}={_LATER}" for group in row.starts]
+    config, refusals = loaded([*arguments, *starts], Config)
+    for text, why in refusals.items():
+        if key_of(text) not in map(key_of, shared):
+            raise UserError(f"row {row.name}: {why}")
+    if refusals:
+        idle = set(map(key_of, refusals))
+        arguments = [text for text in arguments if text not in shared or key_of(text) not in idle]
+        config, _ = loaded([*arguments, *starts], Config)
+    return tuple(arguments), config
 
 
 def _transfer_evaluation() -> EvaluationConfig:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from otfkd.config.groups import own_dirs
 from otfkd.config.messages import quoted
 from otfkd.runs.cost import forwards
 from otfkd.runs.folder import RunFolder, State
@@ -121,10 +122,15 @@ def commands(jobs: Sequence[Job], published: Set[Key] = frozenset()) -> str:
     for one in _ready(planned):
         sweeps.setdefault(_arguments(one, "${seed}"), []).append(one.job.seed)
     lines = [
-        shlex.join(["otfkd-train", *["-m"] * (len(seeds) > 1), *arguments, f"seed={','.join(map(str, seeds))}"])
+        shlex.join([*_train(), *["-m"] * (len(seeds) > 1), *arguments, f"seed={','.join(map(str, seeds))}"])
         for arguments, seeds in sweeps.items()
     ]
     return "".join(f"{line}\n" for line in [*lines, *_remarks(planned)])
+
+
+def _train() -> list[str]:
+    """The command, and where it finds a user's own configs."""
+    return ["otfkd-train", *(f"--config-dir={folder}" for folder in own_dirs())]
 
 
 def _ready(planned: Sequence[JobStatus]) -> list[JobStatus]:
@@ -153,8 +159,7 @@ def slurm_array(jobs: Sequence[Job], published: Set[Key] = frozenset()) -> str:
     """
     planned = list(job_states(jobs, published))
     ready = [
-        shlex.join(["otfkd-train", *_arguments(one, str(one.job.seed)), f"seed={one.job.seed}"])
-        for one in _ready(planned)
+        shlex.join([*_train(), *_arguments(one, str(one.job.seed)), f"seed={one.job.seed}"]) for one in _ready(planned)
     ]
     remarks = _remarks(planned)
     if not ready:

@@ -270,7 +270,7 @@ def reproduce(
     otfkd_command: Command, overrides: list[str], tiny_suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Command:
     """Run `otfkd reproduce` on tables of two rows, of which the second one of `tiny` fails, in 4 steps."""
-    monkeypatch.setattr("otfkd.tables.definition.tables_dir", lambda: tmp_path / "tables")
+    monkeypatch.setattr("otfkd.config.groups.tables_dir", lambda: tmp_path / "tables")
     monkeypatch.setattr(otfkd.evaluation.scoring, "load_suite", lambda *_: tiny_suite)
     late = ["teacher=minilm", "schedule=at", "schedule.at=[500]"]
     bad = {"name": "bad", "label": "Bad", "experiment": "simcse", "overrides": late}

@@ -23,12 +23,12 @@ from otfkd.config.schema import Config
     ],
 )
 def test_a_list_of_teachers_is_a_teacher_of_several_members(text: str, paths: list[str]) -> None:
-    teacher = load_config([text]).teacher
+    teacher = load_config(["objective=distill", text]).teacher
     assert (teacher.source, teacher.path, teacher.paths) == ("model", paths, paths)
 
 
 def test_one_path_is_a_teacher_of_one_member() -> None:
-    teacher = load_config(["teacher='runs/simcse/*/s*'"]).teacher
+    teacher = load_config(["objective=distill", "teacher='runs/simcse/*/s*'"]).teacher
     assert (teacher.path, teacher.paths) == ("runs/simcse/*/s*", ["runs/simcse/*/s*"])
 
 
@@ -37,7 +37,10 @@ def test_no_teacher_has_no_path() -> None:
 
 
 def test_weights_go_with_a_list() -> None:
-    assert load_config(["teacher=[a,b]", "teacher.weights=[1.0,3.0]"]).teacher.weights == [1.0, 3.0]
+    assert load_config(["objective=distill", "teacher=[a,b]", "teacher.weights=[1.0,3.0]"]).teacher.weights == [
+        1.0,
+        3.0,
+    ]
 
 
 @pytest.mark.parametrize("weights", ["[0.0,1.0]", "[-1.0,1.0]", "[nan,1.0]", "[a,1.0]", "0.5"])

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from otfkd.base.errors import UserError
-from otfkd.config.composition import compose, conf_dir, groups, load_config, options, prepare_overrides
+from otfkd.config.composition import compose, load_config, prepare_overrides
+from otfkd.config.groups import conf_dir, groups, options
 from otfkd.config.identity import config_hash
 from otfkd.config.markers import AddedLater, HashedAs
 from otfkd.config.messages import RENAMED, all_keys, present_names
@@ -57,22 +58,31 @@ def test_discovery_finds_the_experiments() -> None:
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_at_every_profile(experiment: str, profile: str) -> None:
     sized = [] if profile == "null" else [f"profile={profile}"]
-    config = load_config([f"experiment={experiment}", *sized, "teacher=some/model", "paths.data_root=/data"])
+    distils = experiment != "simcse" and not experiment.startswith("finetune")
+    taught = ["teacher=some/model"] if distils else []
+    config = load_config([f"experiment={experiment}", *sized, *taught, "paths.data_root=/data"])
     assert config.name == experiment
-    assert config.teacher.path == "some/model"
+    assert config.teacher.path == ("some/model" if distils else None)
 
 
 @pytest.mark.parametrize("group", [group for group in groups() if group not in ("experiment", "profile", "hydra")])
 def test_every_choice_of_every_group_composes(group: str) -> None:
     needed = {
         "model": ["model.path=x"],
-        "teacher": ["teacher.path=x", "teacher.warmup_steps=1"],
-        "data": ["data.path=x", "data.repo=x"],
-        "objective": ["teacher=minilm"],
-        "schedule": ["teacher=minilm", "schedule.at=[1]"],
+        "teacher=custom": ["teacher.path=x", "objective=distill"],
+        "teacher=minilm": ["objective=distill"],
+        "teacher=self": ["teacher.warmup_steps=1", "objective=distill"],
+        "data=text": ["data.path=x"],
+        "data=labelled": ["data.path=x"],
+        "data=dataset": ["data.repo=x"],
+        "schedule": ["teacher=minilm", "objective=distill"],
+        "schedule=at": ["teacher=minilm", "objective=distill", "schedule.at=[1]"],
     }
-    configs = [load_config([f"{group}={choice}", *needed.get(group, [])]) for choice in options(group)]
-    assert len(configs) == len(options(group)) > 0
+    for choice in options("objective"):
+        needed[f"objective={choice}"] = ["teacher=minilm"] if choice.startswith(("distill", "rankcse")) else []
+    for choice in options(group):
+        more = needed.get(f"{group}={choice}", needed.get(group, []))
+        assert load_config([f"{group}={choice}", *more])
 
 
 @pytest.mark.parametrize(("command", "schema"), [("train", Config), ("evaluate", EvaluateConfig)])
@@ -217,7 +227,7 @@ def test_a_groups_base_is_refused_as_any_unknown_choice(group: str) -> None:
 
 
 def test_a_teacher_called_base_is_a_folder_or_hub_id_as_any_other() -> None:
-    assert load_config(["teacher=base"]).teacher.path == "base"
+    assert load_config(["objective=distill", "teacher=base"]).teacher.path == "base"
 
 
 @pytest.mark.parametrize("group", ["teacher", "trainer", "experiment"])
@@ -265,7 +275,7 @@ def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
 )
 def test_a_model_path_survives_as_it_was_written(group: str, path: str) -> None:
     escaped = path.replace('"', '\\"') + "\\" * path.endswith("\\")  # as Hydra's grammar asks
-    config = load_config([f'{group}="{escaped}"'])
+    config = load_config([f'{group}="{escaped}"', *(["objective=distill"] if group == "teacher" else [])])
     assert getattr(config, group).path == path
 
 
@@ -288,13 +298,14 @@ def test_a_model_by_path_keeps_its_own_pooler_unless_told() -> None:
 def test_relative_paths_mean_the_working_folder(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     section, name = key.split(".")
-    config = load_config([f"{key}=sub/x"])
+    readers = {"data": ["data=text"], "evaluation": ["evaluation=sts"]}
+    config = load_config([f"{key}=sub/x", *readers.get(section, [])])
     assert getattr(getattr(config, section), name) == str(tmp_path / "sub" / "x")
 
 
 def test_a_tilde_means_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
-    assert load_config(["data.path='~/corpus.txt'"]).data.path == "/home/someone/corpus.txt"
+    assert load_config(["data=text", "data.path='~/corpus.txt'"]).data.path == "/home/someone/corpus.txt"
 
 
 def test_the_environment_names_data_and_cache(monkeypatch: pytest.MonkeyPatch) -> None:

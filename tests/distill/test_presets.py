@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import otfkd.training.train
-from otfkd.config.composition import options
+from otfkd.config.groups import options
 from otfkd.config.schema import Config
 from otfkd.training.train import train
 from tests.support.models import make_model

@@ -18,7 +18,7 @@ from torch import Tensor
 import otfkd.cli.common
 import otfkd.cli.evaluate
 import otfkd.cli.train
-import otfkd.config.composition
+import otfkd.config.groups
 import otfkd.training.train
 from otfkd.base.errors import UserError
 from otfkd.base.hashing import hash_weights
@@ -134,8 +134,8 @@ def test_b26_edits_of_config_files_reach_jobs_that_wait(
     otfkd_command: Command, overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job of a sweep reads the config files when its turn comes, whatever they say by then."""
-    conf = Path(shutil.copytree(otfkd.config.composition.conf_dir(), tmp_path / "conf"))
-    for module in (otfkd.config.composition, otfkd.cli.common):
+    conf = Path(shutil.copytree(otfkd.config.groups.conf_dir(), tmp_path / "conf"))
+    for module in (otfkd.config.groups, otfkd.cli.common):
         monkeypatch.setattr(module, "conf_dir", lambda: conf)
     file, used = conf / "objective" / "base.yaml", []
 

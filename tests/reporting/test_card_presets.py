@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
 import otfkd.training.train
-from otfkd.config.composition import options
+from otfkd.config.groups import options
 from otfkd.config.schema import Config
 from otfkd.models.registry import fingerprint_model
 from otfkd.reporting.export import export

@@ -9,7 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from otfkd.base.errors import UserError
-from otfkd.config.composition import load_config, options, tables_dir
+from otfkd.config.composition import loaded
+from otfkd.config.groups import options, tables_dir
 from otfkd.config.schema import Config
 from otfkd.tables.definition import load_table, profile_note, table_names
 from otfkd.tables.jobs import table_jobs
@@ -25,7 +26,7 @@ SHIPPED = [
 @pytest.fixture
 def define(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Write the table `tiny`, with changes, where tables are looked for."""
-    monkeypatch.setattr("otfkd.tables.definition.tables_dir", lambda: tmp_path / "tables")
+    monkeypatch.setattr("otfkd.config.groups.tables_dir", lambda: tmp_path / "tables")
 
     def write(**changes: Any) -> None:
         (tmp_path / "tables").mkdir(exist_ok=True)
@@ -119,9 +120,9 @@ def test_every_profile_says_what_it_is() -> None:
 
 
 @functools.cache
-def composed(*overrides: str) -> Config:
+def composed(*overrides: str) -> tuple[Config, dict[str, str]]:
     """Many rows are the same in several tables."""
-    return load_config(overrides)
+    return loaded(overrides, Config)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def composed(*overrides: str) -> Config:
 def test_a_shipped_table_composes(name: str, profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every row of it, at every size it names, is a config that a run could begin with."""
     monkeypatch.setenv("OTFKD_DATA", "/data")
-    monkeypatch.setattr("otfkd.tables.jobs.load_config", lambda overrides: composed(*overrides))
+    monkeypatch.setattr("otfkd.tables.jobs.loaded", lambda overrides, schema: composed(*overrides))
     spec = load_table(name, profile)
     jobs = table_jobs({name: spec}, profile)
     trained = [row for row in spec.at(profile) if row.experiment is not None]

@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 import otfkd.evaluation.scoring
 import otfkd.tables.jobs
 from otfkd.base.errors import Interrupted, UserError
-from otfkd.config.composition import conf_dir, load_config
+from otfkd.config.composition import load_config
+from otfkd.config.groups import conf_dir
 from otfkd.config.schema import Config
 from otfkd.data.sts import Suite
 from otfkd.models.registry import fingerprint_model
@@ -183,7 +184,8 @@ def test_a_plan_is_frozen(few: list[str], tmp_path: Path, monkeypatch: pytest.Mo
     """What jobs compute, and how transfer tasks are scored, was composed when they were planned."""
     conf = tmp_path / "conf"
     shutil.copytree(conf_dir(), conf)
-    monkeypatch.setattr("otfkd.config.composition.conf_dir", lambda: conf)
+    for module in ("groups", "composition"):
+        monkeypatch.setattr(f"otfkd.config.{module}.conf_dir", lambda: conf)
     spec = make_spec(kind="transfer", rows=ROWS[1:2], profiles={"mini": {"seeds": [0]}})
     (job,) = table_jobs({"tiny": spec}, "mini", few)
     for file, key in (("objective/base.yaml", "temperature: 0.05"), ("evaluation/transfer.yaml", "protocol: full")):
