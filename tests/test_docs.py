@@ -18,6 +18,7 @@ from otfkd.base.errors import UserError
 from otfkd.config.composition import compose, load_config, prepare_overrides
 from otfkd.config.schema import Config, EvaluateConfig, Root
 from otfkd.tables.cited import pages, wrong_figures
+from otfkd.tables.definition import load_table
 
 DOCS = Path(__file__).parents[1] / "docs"
 ROOT = DOCS.parent
@@ -127,8 +128,27 @@ def refusals(asked: Iterable[tuple[list[str], type[Root]]]) -> list[str]:
     return told
 
 
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a user's own configs, as docs/usage.md has its files."""
+    page = (DOCS / "usage.md").read_text()
+    files = re.findall(r"`mine/([\w/]+\.yaml)`[^`]*```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(files) == 3
+    for name, text in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setenv("OTFKD_CONFIG", str(tmp_path))
+    return tmp_path
+
+
+def test_the_presets_of_the_page_are_used(mine: Path) -> None:
+    config = load_config(["experiment=my_method"])
+    assert (config.name, config.schedule.every, config.objective.kd_weight) == ("my_method", 50, 0.25)
+    assert load_table("my_table", "mini").baseline == "simcse"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_command_of_a_page_names_keys_and_choices_that_exist(page: Path) -> None:
+def test_every_command_of_a_page_names_keys_and_choices_that_exist(page: Path, mine: Path) -> None:
     asked = [
         (job, EvaluateConfig if command == "eval" else Config)
         for command, overrides in commands(page.read_text())
@@ -139,7 +159,7 @@ def test_every_command_of_a_page_names_keys_and_choices_that_exist(page: Path) -
 
 @pytest.mark.slow  # composing some hundred configs
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_command_of_a_page_composes(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_of_a_page_composes(page: Path, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTFKD_DATA", "data")
     for command, overrides in commands(page.read_text()):
         check(command, overrides)
