@@ -28,7 +28,7 @@ test-all: setup  ## All tests; those on real data need OTFKD_DATA
 	$(BIN)/python -m pytest -m '' -n auto
 
 mutants: setup  ## Whether the fast tests notice one-line faults: MUTANTS="--rooms distill --sample 50", or --known
-	$(BIN)/python -m tests.mutation $(MUTANTS)
+	$(BIN)/python -m experiments.mutants $(MUTANTS)
 
 check: setup  ## Format, lint and types
 	$(BIN)/ruff format --check .

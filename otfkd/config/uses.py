@@ -104,6 +104,7 @@ _DATA_REPO = (
     Needs("data.path", lambda config: config.data.source == "hub" or config.data.path is None, "data.path=null"),
     _from_hub("data", "data.source", "hub", "csv"),
 )
+_SPLIT = Needs("data.source", lambda config: config.data.source == "hub" and config.data.file is None, "data=dataset")
 _SUITE = _but("evaluation.suite", "mini", take="evaluation=sts")
 _NO_FOLDER = _among("evaluation.path", None, take="evaluation.path=null")
 
@@ -126,6 +127,10 @@ TRAINING: Mapping[str, tuple[Needs, ...]] = {
     "evaluation.protocol": (_SCORED,),
     "evaluation.split": (_SCORED,),
     "data.path": (_but("data.source", "mini", "hub", take="data=text or labelled"),),
+    "data.column": (_PLAIN, _among("data.source", "text", "hub", take="data=text or dataset")),
+    "data.unique": (_PLAIN,),
+    "data.subset": (_SPLIT,),
+    "data.split": (_SPLIT,),
     "data.repo": _DATA_REPO,
     "data.file": _DATA_REPO,
     "teacher.source": (_NAMED,),

@@ -13,6 +13,7 @@ import pytest
 import otfkd.training.train
 from otfkd.base.errors import Interrupted, UserError
 from otfkd.cli.sweep import SweepTask, run_sweep
+from otfkd.config.schema import Config
 from otfkd.evaluation.scoring import score_rows
 from otfkd.training.train import train
 from tests.support.callbacks import joined_by
@@ -114,7 +115,7 @@ def test_what_the_ends_of_jobs_add_up_to(
     ends = [{"job": f"job {number}", "kind": kind, "reason": "no"} for number, kind in enumerate(kinds)]
     monkeypatch.setattr(SweepTask, "states", lambda _: ends)
     with pytest.raises(raised) as caught:
-        run_sweep(lambda _: None, lambda _: None, [])
+        run_sweep(lambda _: None, SweepTask(lambda _: None, Config, []))
     assert str(caught.value).startswith(words)
 
 

@@ -1,6 +1,7 @@
 """Any one setting of a model's files changed: its embeddings are transformers' own, or it is refused in a sentence."""
 
 import json
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +56,7 @@ READING = {
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
     level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
+    transformers_logging.set_verbosity(logging.CRITICAL)
     yield
     transformers_logging.set_verbosity(level)
 
@@ -65,7 +66,8 @@ def base(tmp_path: Path, kind: str) -> Path:
     tokenizer = make_tokenizer()
     tokenizer.model_max_length = LENGTH
     torch.manual_seed(0)
-    model = AutoModel.from_config(AutoConfig.for_model(kind, vocab_size=len(tokenizer), **ARCHITECTURES[kind]))
+    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), **ARCHITECTURES[kind])
+    model = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:  # a bias of zeros would hide that it was left out

@@ -23,8 +23,8 @@ from otfkd.config.groups import conf_dir, options
 from otfkd.config.identity import config_hash
 from otfkd.config.schema import Config, EvaluateConfig
 from otfkd.config.uses import SCORING, TRAINING, value_of
-from otfkd.data.corpus import find_corpus
 from otfkd.data.labelled import LEARNS_FROM, load_examples
+from otfkd.data.sources import find_corpus
 from otfkd.data.sts import load_suite
 from otfkd.distill.schedule import make_plan
 from otfkd.evaluation.scoring import _scorer

@@ -1,4 +1,4 @@
-"""Which one-line faults the fast tests do not notice: `python -m tests.mutation --help`.
+"""Which one-line faults the fast tests do not notice: `python -m experiments.mutants --help`.
 
 A fault is put into a copy of the project, and the fast tests of its module, of its room and of all rooms are asked one
 after another until one fails. Each is asked in a fork of this process, which has imported torch and its kin already.
@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.mutation.faults import Fault, generated, named
+from experiments.mutants.faults import Fault, generated, named
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("distill", "models", "data", "evaluation", "training")
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m experiments.mutants", description=__doc__)
     parser.add_argument("--rooms", default=",".join(ROOMS), help="with commas (default: %(default)s)")
     parser.add_argument("--files", nargs="*", help="source files, instead of rooms")
     parser.add_argument("--since", metavar="COMMIT", help="only files of these rooms that were changed since")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutation.__main__ import ROOT
-from tests.mutation.faults import Fault, generated, named
+from experiments.mutants.__main__ import ROOT
+from experiments.mutants.faults import Fault, generated, named
 
 SOURCE = '''
 """é: a file whose bytes are not its characters."""
@@ -49,7 +49,7 @@ def test_a_fault_belongs_to_the_source_it_was_made_from() -> None:
 
 @pytest.mark.parametrize("name", ["known.toml", "equal.toml"])
 def test_the_lists_follow_the_code(name: str) -> None:
-    for fault in named(ROOT, ROOT / "tests/mutation" / name):
+    for fault in named(ROOT, ROOT / "experiments/mutants" / name):
         ast.parse(fault.put_into((ROOT / fault.file).read_text()))
 
 
