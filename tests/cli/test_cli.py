@@ -37,22 +37,6 @@ def test_help_is_quick_and_light(tmp_path: Path) -> None:
     assert not {"torch", "transformers", "lightning"} & set(loaded.split())
 
 
-def test_a_run_from_another_folder_and_its_eval(real: list[str], tmp_path: Path, otfkd_command: Command) -> None:
-    trained = finish(start(tmp_path, "train", *real))
-    assert trained.code == 0
-    assert "Traceback" not in trained.err
-    (run,) = (tmp_path / "runs" / "simcse").glob("*/s0")
-    assert trained.out.endswith(f"finished: {run}\n")
-    rows = tmp_path / "out" / "rows.jsonl"
-    scored = otfkd_command("eval", f"model={run}", "evaluation=mini", f"output={rows}")
-    assert scored.code == 0
-    assert scored.out.startswith("dev: ") and "\ntest: " in scored.out
-    same = [row for row in read_rows(run / "results.jsonl") if row.checkpoint == "selected"]
-    assert [(row.scores, row.weights_sha256) for row in read_rows(rows)] == [
-        (row.scores, row.weights_sha256) for row in same
-    ]
-
-
 def test_a_mistyped_key_is_refused_in_one_sentence(real: list[str], tmp_path: Path) -> None:
     outcome = finish(start(tmp_path, "train", *real, "+trainer.max_stesp=3"))
     assert_refused(outcome, "unknown key 'trainer.max_stesp': the nearest valid key is 'trainer.max_steps'")
@@ -62,7 +46,7 @@ def test_a_mistyped_key_is_refused_in_one_sentence(real: list[str], tmp_path: Pa
 def test_an_interrupted_command_goes_on_when_given_again(
     real: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, otfkd_command: Command
 ) -> None:
-    command = ("train", *real, "experiment=otfkd", "schedule.every=50", "trainer.max_steps=200")
+    command = ("train", *real, "experiment=otfkd", "schedule.every=50", "trainer.max_steps=100")
     process = start(tmp_path, *command)
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
@@ -84,10 +68,31 @@ def test_an_interrupted_command_goes_on_when_given_again(
     assert again.code == 0
     assert "resuming after step " in again.err
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines() if "loss" in line]
-    assert steps == list(range(1, 201))
+    assert steps == list(range(1, 101))
 
 
 # In this process.
+
+
+def test_a_run_from_another_folder_and_its_eval(
+    real: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, otfkd_command: Command, tiny_suite: Suite
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(otfkd.evaluation.scoring, "load_suite", lambda *_: tiny_suite)
+    trained = otfkd_command("train", *real)
+    assert trained.code == 0
+    assert "Traceback" not in trained.err
+    (run,) = (tmp_path / "runs" / "simcse").glob("*/s0")
+    assert trained.out.endswith(f"finished: {run}\n")
+    monkeypatch.chdir(run)
+    rows = tmp_path / "out" / "rows.jsonl"
+    scored = otfkd_command("eval", f"model={run}", "evaluation=mini", f"output={rows}")
+    assert scored.code == 0
+    assert scored.out.startswith("dev: ") and "\ntest: " in scored.out
+    same = [row for row in read_rows(run / "results.jsonl") if row.checkpoint == "selected"]
+    assert [(row.scores, row.weights_sha256) for row in read_rows(rows)] == [
+        (row.scores, row.weights_sha256) for row in same
+    ]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from otfkd.distill.module import Distillation
 from tests.support.weights import Weights, copy_of
 
 
-@dataclass
+@dataclass(repr=False)  # Lightning formats its arguments, which with all these weights would take longer than the run
 class Recorder(L.Callback):
     """Comes last, so it sees each optimizer step as the next one will find it; step 0 is before the first.
 
@@ -74,7 +74,7 @@ class Recorder(L.Callback):
         self.addresses[step] = [tensor.data_ptr() for part in slot.members for tensor in part.state_dict().values()]
 
 
-@dataclass
+@dataclass(repr=False)  # Lightning formats its arguments, which with all these weights would take longer than the run
 class Before(L.Callback):
     """Comes first, and gives the recorder the student as the optimizer left it."""
 
