@@ -22,10 +22,10 @@ setup: .venv/.done  ## Make .venv with locked versions of everything
 	@touch $@
 
 test: setup  ## Fast tests, no network (under 3 minutes)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-all: setup  ## All tests; those on real data need OTFKD_DATA
-	$(BIN)/python -m pytest -m '' -n auto
+	$(BIN)/python -m pytest -m '' -n auto --dist worksteal
 
 mutants: setup  ## Whether the fast tests notice one-line faults: MUTANTS="--rooms distill --sample 50", or --known
 	$(BIN)/python -m experiments.mutants $(MUTANTS)

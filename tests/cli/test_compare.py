@@ -26,6 +26,7 @@ from otfkd.runs.failure import failure_kept
 from otfkd.runs.folder import Provenance, RunFolder
 from otfkd.runs.rows import Row, append_row, read_rows, write_rows
 from tests.support.commands import Command, Outcome, assert_refused
+from tests.support.copies import made_once
 from tests.support.models import make_model
 from tests.support.rows import make_row
 
@@ -286,22 +287,30 @@ def paired_suite(tiny_suite: Suite, monkeypatch: pytest.MonkeyPatch) -> Suite:
     return suite
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("arms") / "runs"
+
+
 @pytest.fixture
-def models(paired_suite: Suite, tmp_path: Path, configure: Callable[..., Config]) -> tuple[Path, Path]:
+def models(paired_suite: Suite, tmp_path: Path, configure: Callable[..., Config], kept: Path) -> tuple[Path, Path]:
     """Two arms of two seeds, each run a tiny model of its own, as otfkd-train leaves them."""
-    arms = tmp_path / "runs" / "a", tmp_path / "runs" / "b"
-    for number, folder in enumerate(arms):
+    runs = tmp_path / "runs"
+    made_once(kept, runs, lambda: train_arms(runs, paired_suite, configure))
+    return runs / "a", runs / "b"
+
+
+def train_arms(runs: Path, suite: Suite, configure: Callable[..., Config]) -> None:
+    for number, folder in enumerate((runs / "a", runs / "b")):
         for seed in range(2):
             run = folder / f"s{seed}"
             config = configure(f"seed={seed}", "evaluation.max_length=16")
-            made = make_model(tmp_path / "made" / run.parent.name / run.name, seed=10 * number + seed)
+            made = make_model(runs.parent / "made" / run.parent.name / run.name, seed=10 * number + seed)
             save_encoder(load_encoder(made, "cls"), run / "model", 16)
             (run / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json"))))
             origin = Origin(folder.name, "selected", seed, 12, 0, folder.name)
-            write_rows(
-                run / "results.jsonl", score_rows(load_encoder(run / "model"), paired_suite, config.evaluation, origin)
-            )
-    return arms
+            rows = score_rows(load_encoder(run / "model"), suite, config.evaluation, origin)
+            write_rows(run / "results.jsonl", rows)
 
 
 def cosines(run: Path, task: TestTask) -> Array:

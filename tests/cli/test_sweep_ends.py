@@ -22,11 +22,10 @@ from tests.support.commands import Command, finish, start, states, wait_for
 ONE_STEP = ("trainer.max_steps=1", "evaluation.every=null")
 
 
-@pytest.mark.parametrize("code", [0, 3, None])
-@pytest.mark.parametrize("where", ["training", "scoring"])
+@pytest.mark.parametrize(("where", "code"), [("training", 0), ("training", 3), ("scoring", 0), ("scoring", None)])
 def test_a_job_that_exits_is_a_failed_one_and_the_others_go_on(
     otfkd_command: Command, overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    code: int | None, where: str,
+    where: str, code: int | None,
 ) -> None:  # fmt: skip
     def exiting(original: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *given: sys.exit(code) if given[-1].seed == 0 else original(*given)

@@ -18,13 +18,23 @@ from otfkd.reporting.dev_pairs import read_dev
 from otfkd.reporting.methods import read_methods
 from otfkd.reporting.space import DevPairs
 from otfkd.training.train import TrainResult, train
+from tests.support.copies import made_once
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("finished") / "runs"
 
 
 @pytest.fixture
-def result(configure: Callable[..., Config], tiny_suite: Suite, monkeypatch: pytest.MonkeyPatch) -> TrainResult:
+def result(
+    configure: Callable[..., Config], tiny_suite: Suite, monkeypatch: pytest.MonkeyPatch, kept: Path
+) -> TrainResult:
     """A finished run on the fly."""
     monkeypatch.setattr(otfkd.reporting.graded_pairs, "load_suite", lambda *_: tiny_suite)
-    return train(configure("experiment=otfkd", "teacher.warmup_steps=4", "schedule.every=4"))
+    config = configure("experiment=otfkd", "teacher.warmup_steps=4", "schedule.every=4")
+    made_once(kept, Path(config.paths.runs), lambda: train(config))
+    return train(config)
 
 
 def by_loops(model: Path, suite: Suite) -> tuple[list[float], float, float]:

@@ -17,6 +17,7 @@ from otfkd.distill.checkpoints import Checkpoints
 from otfkd.runs.folder import RunFolder
 from otfkd.training.train import train
 from tests.support.callbacks import joined_by
+from tests.support.copies import made_once
 from tests.support.resuming import final, stop_after, unclocked
 from tests.support.variants import GIVEN
 
@@ -117,14 +118,23 @@ def test_an_initial_teacher_of_another_vocabulary_survives_a_resume(
     assert final(train(configure(*run)).folder) == final(straight.folder)
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stopped") / "runs"
+
+
 @pytest.fixture
-def stopped(configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Path]:
+def stopped(configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, kept: Path) -> tuple[Config, Path]:
     """A run that was stopped after step 6, its teachers the snapshots of steps 2, 4 and 6."""
     config = configure("experiment=otfkd_pool", "schedule.every=2")
-    with monkeypatch.context() as patched:
-        stop_after(patched, 6)
-        with pytest.raises(Interrupted):
-            train(config)
+
+    def stop() -> None:
+        with monkeypatch.context() as patched:
+            stop_after(patched, 6)
+            with pytest.raises(Interrupted):
+                train(config)
+
+    made_once(kept, Path(config.paths.runs), stop)
     return config, next(Path(config.paths.runs).glob("otfkd_pool/*/s0"))
 
 
