@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import os
+
 import pytest
 import torch
 
@@ -26,6 +28,8 @@ from tests.support.texts import make_corpus, make_suite
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the commands do, and as they before torch loads
 
 
 @pytest.fixture(scope="session", autouse=True)

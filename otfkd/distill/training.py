@@ -61,7 +61,11 @@ class TrainingModule(L.LightningModule, ABC):
 
         Each batch has one, so neither evaluation nor a resume can shift them.
         """
-        torch.manual_seed(derived_seed(self.config.seed, *stream))
+        seed = derived_seed(self.config.seed, *stream)
+        if torch.accelerator.is_available():
+            torch.manual_seed(seed)
+        else:  # which would note a traceback for each kind of device that is not there, every step anew
+            torch.default_generator.manual_seed(seed)
 
     def project(self, pooled: Tensor) -> Tensor:
         """The vector the losses see, (B, d): through the head, where there is one."""

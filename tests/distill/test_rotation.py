@@ -516,9 +516,9 @@ def test_a_checkpoint_does_not_grow_with_the_teachers(
 
     def given(count: int) -> list[str]:
         members = ",".join([str(tiny_model)] * count)
-        return ["experiment=distill_static", f"teacher=[{members}]", "teacher.pooler=mean"]
+        return ["experiment=distill_static", f"teacher=[{members}]", "teacher.pooler=mean", "trainer.max_steps=2"]
 
-    pool = ["experiment=otfkd", "schedule.every=1", "schedule.retain=pool"]
+    pool = ["experiment=otfkd", "schedule.every=1", "schedule.retain=pool", "trainer.max_steps=10"]
     assert size("eight", *given(8)) == pytest.approx(size("one", *given(1)), rel=0.02)
     pooled = (size(f"pool of {many}", *pool, f"schedule.pool_size={many}") for many in (8, 1))
     assert next(pooled) == pytest.approx(next(pooled), rel=0.02)

@@ -143,6 +143,12 @@ def test_what_is_no_refusal_of_the_machine_stays_what_it_is() -> None:
         raise FileNotFoundError(errno.ENOENT, "gone", "/x/y")
 
 
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the run is that was not stopped, trained for the first test that asks."""
+    return tmp_path_factory.mktemp("straight")
+
+
 @pytest.mark.parametrize(
     ("module", "name", "error"),
     [
@@ -153,7 +159,7 @@ def test_what_is_no_refusal_of_the_machine_stays_what_it_is() -> None:
 )
 def test_a_disk_that_fills_up_stops_a_run_that_then_goes_on(
     otfkd_command: Command, overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    module: Any, name: str, error: Exception,
+    straight: Path, module: Any, name: str, error: Exception,
 ) -> None:  # fmt: skip
     run = ("train", *overrides, "experiment=otfkd", "schedule.every=4", "trainer.checkpoint_every=2")
     original, calls = getattr(module, name), [0]
@@ -176,9 +182,8 @@ def test_a_disk_that_fills_up_stops_a_run_that_then_goes_on(
     (folder,) = tmp_path.glob("runs/otfkd/*/s0")
     assert not list(folder.rglob(".*"))
     assert otfkd_command(*run).code == 0
-    straight = [text.replace(f"paths.runs={tmp_path}", f"paths.runs={tmp_path}/straight") for text in run]
-    assert otfkd_command(*straight).code == 0
-    (other,) = tmp_path.glob("straight/runs/otfkd/*/s0")
+    assert otfkd_command(*run, f"paths.runs={straight}").code == 0
+    (other,) = straight.glob("otfkd/*/s0")
     assert final(folder) == final(other)
 
 

@@ -302,7 +302,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(configure: Callabl
 def test_a_signal_in_a_micro_batch_waits_for_the_optimizer_step(
     configure: Callable[..., Config],
     command: Callable[..., tuple[str, ...]],
-    tmp_path: Path,
+    kept: Path,
     batch: int,
     boundary: int | None,
 ) -> None:
@@ -314,7 +314,7 @@ def test_a_signal_in_a_micro_batch_waits_for_the_optimizer_step(
             if batch_idx == batch:
                 signal.raise_signal(signal.SIGTERM)
 
-    straight = train(configure(*run, f"paths.runs={tmp_path / 'straight'}"))
+    straight = train(configure(*run, f"paths.runs={kept.with_name('straight')}"))  # trained for the first of these
     with joined_by(Signal()):
         if boundary is None:
             assert train(configure(*run)).status == "finished"
