@@ -1,5 +1,6 @@
 """Shared fixtures."""
 
+import copy
 import gc
 import json
 import logging
@@ -7,8 +8,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import os
 
 import pytest
 import torch
@@ -29,8 +28,6 @@ from tests.support.texts import make_corpus, make_suite
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the commands do, and as they before torch loads
-
 
 @pytest.fixture(scope="session", autouse=True)
 def _imports_left_out_of_collections() -> None:
@@ -44,10 +41,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture
-def tiny_encoder(tiny_model: Path) -> Encoder:
-    """A tiny encoder with the cls pooler, fresh for each test."""
+@pytest.fixture(scope="session")
+def _loaded(tiny_model: Path) -> Encoder:
     return load_encoder(tiny_model, "cls")
+
+
+@pytest.fixture
+def tiny_encoder(_loaded: Encoder) -> Encoder:
+    """A tiny encoder with the cls pooler, fresh for each test."""
+    return copy.deepcopy(_loaded)
 
 
 @pytest.fixture

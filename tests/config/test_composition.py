@@ -95,9 +95,8 @@ def test_a_tilde_needs_no_quotes(monkeypatch: pytest.MonkeyPatch, name: str) -> 
     monkeypatch.setenv("HOME", "/home/someone")
     assert load_config(["data=text", f"data.path=~/{name}"]).data.path == f"/home/someone/{name}"
     assert load_config([f"paths.runs=~/{name}"]).paths.runs == f"/home/someone/{name}"
-    assert (
-        load_config(["objective=distill", f"teacher=~/{name}"]).teacher.path == f"~/{name}"
-    )  # expanded where models are looked for
+    # A model's is expanded where models are looked for.
+    assert load_config(["objective=distill", f"teacher=~/{name}"]).teacher.path == f"~/{name}"
     several = load_config(["data=text", 'data.path=["~/a.txt",b.txt]']).data.paths
     assert several[0] == "/home/someone/a.txt"
 
