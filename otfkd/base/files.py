@@ -97,6 +97,11 @@ class JsonLines:
         self.truncate(self.path.read_bytes().rfind(b"\n") + 1)
 
 
+def whole_lines(path: Path) -> list[bytes]:
+    """The lines of a file that grows, none where there is no file; the last is not there until it is ended."""
+    return path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+
+
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """All rows of a JSON-lines file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -139,9 +139,13 @@ def _composing() -> Iterator[Callable[[Sequence[str], str], DictConfig]]:
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise UserError(f"the config cannot be composed: {first_line(error)}") from None
 
+    of_command = GlobalHydra.instance().hydra  # which may have more jobs to start
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        yield composed
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            yield composed
+    finally:
+        GlobalHydra.instance().hydra = of_command
 
 
 def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:

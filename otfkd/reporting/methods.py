@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from otfkd.base.errors import UserError, first_line
+from otfkd.config.differences import flat
 from otfkd.config.stored import StoredConfig
 from otfkd.runs.folder import Provenance, RunFolder, find_runs
 from otfkd.runs.rotations import Follows, Refused, Rotated
@@ -160,14 +161,4 @@ def _labels(firsts: Sequence[TrainedRun]) -> list[str]:
 
 def _settings(run: TrainedRun) -> dict[str, Any]:
     """What makes its method, by dotted key."""
-    return _flat(run.config.model_dump(mode="json", exclude={"name", "seed"}))
-
-
-def _flat(settings: Mapping[str, Any], at: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{at}{key}."))
-        else:
-            flat[f"{at}{key}"] = value
-    return flat
+    return flat(run.config.model_dump(mode="json", exclude={"name", "seed"}))

@@ -22,7 +22,7 @@ def read_cost(folder: RunFolder, config: Config, initial_members: int, sentences
     rotations = folder.read_rotations()
     generations = [record for record in rotations if not isinstance(record, Refused)]
     members = [(0, initial_members), *((one.step, one.members) for one in generations)]
-    seconds, at_step, peak = _clock(folder.read_timings())
+    seconds, at_step, peak = clock(folder.read_timings())
     return Cost(
         seconds=seconds,
         forwards=forwards(config, members, config.trainer.max_steps, sentences),
@@ -62,7 +62,7 @@ def forwards(config: Config, members: list[tuple[int, int]], step: int, sentence
     return passes * config.trainer.accumulate
 
 
-def _clock(events: list[Timing]) -> tuple[float, dict[int, float], int | None]:
+def clock(events: list[Timing]) -> tuple[float, dict[int, float], int | None]:
     """Seconds in all and until each dev score, over every attempt at a run, and the highest peak of memory."""
     earlier = last = 0.0
     until: dict[int, float] = {}

@@ -4,22 +4,21 @@ No other module spells a file name of a run.
 """
 
 import contextlib
+import fcntl
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from otfkd.base.errors import UserError, first_line
-from otfkd.base.files import clear_unfinished, read_json_lines, write_text
-from otfkd.config.messages import present_names
+from otfkd.base.files import clear_unfinished, whole_lines, write_text
 from otfkd.config.schema import Config
-from otfkd.config.stored import StoredConfig
+from otfkd.config.stored import StoredConfig, read_settings
 from otfkd.runs.rotations import Follows, Refused, Rotated, read_record
 from otfkd.runs.rows import Row, read_rows, write_rows
 
@@ -189,12 +188,14 @@ class RunFolder:
 
     @property
     def _locked(self) -> bool:
-        if not self._lock_file.exists() or not os.access(self._lock_file, os.W_OK):
-            return False
         try:
-            with FileLock(self._lock_file, timeout=0):
+            with self._lock_file.open("rb") as file:
+                # Shared, so that of two who ask neither takes the other for a training.
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 return False
-        except Timeout:
+        except (FileNotFoundError, PermissionError):
+            return False
+        except OSError:  # held; or a file system without such locks, where the file is there while it is held
             return True
 
     @contextlib.contextmanager
@@ -263,7 +264,7 @@ class RunFolder:
     def _settings(self) -> dict[str, Any]:
         if not self.config_file.is_file():
             raise UserError(f"{self.config_file} is missing: give a run's own folder")
-        return cast("dict[str, Any]", present_names(OmegaConf.to_container(OmegaConf.load(self.config_file))))
+        return read_settings(self.config_file)
 
     def read_plan(self) -> str:
         """The plan in words, with the folders that models were found in; empty where there is none."""
@@ -306,7 +307,8 @@ class RunFolder:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    return read_json_lines(path) if path.is_file() else []
+    rows: list[dict[str, Any]] = json.loads(b"[" + b",".join(whole_lines(path)) + b"]")
+    return rows
 
 
 def run_of(model: Path) -> RunFolder | None:

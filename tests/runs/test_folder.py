@@ -1,5 +1,6 @@
 """A run's folder: its state, its lock, and what its files say."""
 
+import fcntl
 import json
 import shutil
 import subprocess
@@ -82,6 +83,15 @@ def test_whoever_asks_for_the_state_keeps_nobody_from_the_run(run: RunFolder) ->
     finally:
         over.set()
         asker.join()
+
+
+def test_of_two_who_ask_neither_takes_the_other_for_a_training(run: RunFolder) -> None:
+    with run.held():
+        pass
+    (lock,) = run.path.parent.glob(".*.lock")
+    with lock.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        assert run.state == "new"
 
 
 def test_a_fresh_start_keeps_the_old_folder_aside(run: RunFolder) -> None:
