@@ -60,6 +60,11 @@ def slurm_tasks() -> int:
     return tasks
 
 
+def is_first() -> bool:
+    """Whether this is the first process that a launcher started, or no launcher did."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "SLURM_PROCID"))
+
+
 def _require(names: Iterable[str], launcher: str) -> None:
     if missing := [name for name in names if name not in os.environ]:
         there = next(name for name in names if name in os.environ)

@@ -25,12 +25,29 @@ Start = Callable[[Sequence[Path], Callable[[DictConfig], Any]], Any]
 DONE, OURS, USERS, INTERRUPTED = 0, 1, 2, 130
 
 
-def run_hydra(task: Callable[[DictConfig], Any], config_name: str, schema: type[Root]) -> None:
-    """Let Hydra compose the command line and run the task (many times with --multirun), then exit with our codes."""
-    exit_with(lambda: _hydra(task, config_name, schema))
+def run_hydra(
+    task: Callable[[DictConfig], Any],
+    config_name: str,
+    schema: type[Root],
+    after_sweep: Callable[[Sequence[DictConfig]], None] = lambda jobs: None,
+) -> None:
+    """Let Hydra compose the command line and run the task, many times with --multirun, then exit with our codes.
+
+    Args:
+        task: gets the composed config.
+        config_name: of the file in conf/.
+        schema: what the config must satisfy.
+        after_sweep: gets the composed configs of a sweep's jobs when the last of them has ended.
+    """
+    exit_with(lambda: _hydra(task, config_name, schema, after_sweep))
 
 
-def _hydra(task: Callable[[DictConfig], Any], config_name: str, schema: type[Root]) -> None:
+def _hydra(
+    task: Callable[[DictConfig], Any],
+    config_name: str,
+    schema: type[Root],
+    after_sweep: Callable[[Sequence[DictConfig]], None],
+) -> None:
     from hydra._internal.utils import get_args_parser
 
     parsed, unknown = get_args_parser().parse_known_args()
@@ -43,7 +60,7 @@ def _hydra(task: Callable[[DictConfig], Any], config_name: str, schema: type[Roo
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print with a traceback
         start: Start = functools.partial(_start, config_name, flags, overrides)
         if parsed.multirun:
-            _run_jobs(start, task, config_name, schema, overrides)
+            _run_jobs(start, task, config_name, schema, overrides, after_sweep)
         else:
             _run_alone(start, task, schema, overrides)
 
@@ -70,7 +87,12 @@ def _start(
 
 
 def _run_jobs(
-    start: Start, task: Callable[[DictConfig], Any], config_name: str, schema: type[Root], overrides: list[str]
+    start: Start,
+    task: Callable[[DictConfig], Any],
+    config_name: str,
+    schema: type[Root],
+    overrides: list[str],
+    after_sweep: Callable[[Sequence[DictConfig]], None],
 ) -> None:
     from otfkd.cli.sweep import SweepTask, check_launcher, frozen, planned, run_sweep
 
@@ -78,7 +100,7 @@ def _run_jobs(
     job = SweepTask(task, schema, overrides)
     refuse_shared(planned(overrides), schema, config_name, job.shared)
     with frozen([conf_dir(), *own_dirs()], overrides) as groups:
-        run_sweep(functools.partial(start, groups), job)
+        run_sweep(functools.partial(start, groups), job, after_sweep)
 
 
 def _run_alone(start: Start, task: Callable[[DictConfig], Any], schema: type[Root], overrides: list[str]) -> None:

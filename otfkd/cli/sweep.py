@@ -131,32 +131,36 @@ class SweepTask:
         return {**self.__dict__, "here": False}  # what is unpickled is in another process
 
     def __call__(self, composed: DictConfig) -> Any:
-        self._write("begun")
+        write = functools.partial(self._write, composed)
+        write("begun")
         try:
             if not self.here:
                 log_to_terminal()
                 if self.launcher == "joblib" and _told_to_stop()():
                     raise Interrupted("not begun, because a signal came")
             with refusals_as_user_errors(), exits_as_errors():
-                result = self.task(usable(composed, self.schema, self.shared))
-            self._write("done")
+                used = usable(composed, self.schema, self.shared)
+                write = functools.partial(self._write, used)
+                result = self.task(used)
+            write("done")
             return result
         except (Interrupted, KeyboardInterrupt) as error:
-            self._write("interrupted", "" if self.here else str(error))
+            write("interrupted", "" if self.here else str(error))
             if self.here:
                 raise
         except Exception as error:
             failure = Failure.of(error)
-            self._write(failure.kind, failure.reason)
+            write(failure.kind, failure.reason)
         return None
 
-    def _write(self, kind: str, reason: str = "") -> None:
+    def _write(self, composed: DictConfig, kind: str, reason: str = "") -> None:
         about = HydraConfig.get()
         job = self._name(about.overrides.task, about.job.num)
         if reason:
             log.error("%s: %s", job, reason)
         note = Path(about.runtime.output_dir) / f"job-{self.identity}-{about.job.num}.json"
-        write_text(note, json.dumps({"job": job, "kind": kind, "reason": reason}))
+        config = OmegaConf.to_container(composed)
+        write_text(note, json.dumps({"job": job, "kind": kind, "reason": reason, "config": config}))
 
     def _name(self, overrides: Sequence[str], number: int) -> str:
         own = [text for text in overrides if text.partition("=")[0].lstrip("+") in self.swept]
@@ -209,12 +213,15 @@ def planned(overrides: Sequence[str]) -> list[list[str]]:
     return [list(job) for job in jobs]
 
 
-def run_sweep(start: Callable[[SweepTask], None], job: SweepTask) -> None:
+def run_sweep(
+    start: Callable[[SweepTask], None], job: SweepTask, ended: Callable[[Sequence[DictConfig]], None]
+) -> None:
     """Let Hydra start every job, and say at the end which ones failed.
 
     Args:
         start: has Hydra do a job many times.
         job: what each of them does.
+        ended: gets the composed configs of the jobs, in order, when every one has been tried.
 
     Raises:
         UserError: jobs failed, or a job's process was lost.
@@ -232,7 +239,9 @@ def run_sweep(start: Callable[[SweepTask], None], job: SweepTask) -> None:
             raise
         lost = "; ".join([first_line(error).rstrip("."), *_unfinished(job.states())])
         raise UserError(f"the process of a job was lost ({lost}): give the same command again to go on") from None
-    _raise(job.states())
+    states = job.states()
+    ended([OmegaConf.create(state["config"]) for state in states if "config" in state])
+    _raise(states)
 
 
 def _unfinished(states: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -1,10 +1,13 @@
 """otfkd-train: train one run, or a sweep of them with --multirun."""
 
+import contextlib
 import sys
+from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from otfkd.base.launchers import check_environment
+from otfkd.base.errors import UserError
+from otfkd.base.launchers import check_environment, is_first
 from otfkd.cli.common import keep_traceback, run_hydra
 from otfkd.config.schema import Config
 
@@ -31,5 +34,20 @@ def task(composed: DictConfig) -> float | None:
     return next(row.average for row in result.rows if row.split == "dev" and row.checkpoint == "selected")
 
 
+def show_sweep(jobs: Sequence[DictConfig]) -> None:
+    """Write the table of a sweep's runs; a job that was refused before it had a folder has none."""
+    from otfkd.cli.run_table import show
+    from otfkd.runs.summary import find_run, read_summary
+
+    found = []
+    for composed in jobs if is_first() else ():
+        with contextlib.suppress(UserError):  # the last line of the sweep says why
+            config = Config.from_hydra(composed)
+            found.append(None if config.dry_run else find_run(config))
+    runs = [read_summary(run) for run in dict.fromkeys(found) if run is not None]
+    if runs:
+        show(runs)
+
+
 def main() -> None:
-    run_hydra(task, "train", Config)
+    run_hydra(task, "train", Config, after_sweep=show_sweep)

@@ -20,7 +20,7 @@ from otfkd.config.sections import LoggerConfig
 from otfkd.data.sts import Suite
 from otfkd.runs.folder import RunFolder
 from otfkd.runs.rows import read_rows
-from tests.support.commands import Command, Outcome, assert_refused, finish, start
+from tests.support.commands import Command, Outcome, assert_refused, finish, start, states
 from tests.support.texts import tied_task
 
 # In processes of their own.
@@ -61,7 +61,7 @@ def test_an_interrupted_command_goes_on_when_given_again(
     assert "Traceback" not in stopped.err
     (run,) = (tmp_path / "runs" / "otfkd").glob("*/s0")
     assert not (run / "results.jsonl").exists()
-    assert otfkd_command("runs", str(tmp_path / "runs")).out == f"interrupted  {run}\n"
+    assert states(otfkd_command, tmp_path / "runs") == [("interrupted", run.name)]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OTFKD_CACHE", str(tmp_path / "cache"))
     again = otfkd_command(*command)
@@ -249,7 +249,7 @@ def test_runs_lists_every_state(otfkd_command: Command, tmp_path: Path) -> None:
             (tmp_path / name / file).touch()
     with RunFolder(tmp_path / "d/4/s0").held():
         listed = otfkd_command("runs", str(tmp_path)).out.splitlines()
-    assert [line.rsplit(maxsplit=1) for line in listed] == [
+    assert [line.split("\t")[:2] for line in listed] == [
         ["finished", f"{tmp_path}/a/1/s0"], ["interrupted", f"{tmp_path}/b/2/s0"], ["new", f"{tmp_path}/c/3/s10"],
         ["kept aside", f"{tmp_path}/c/3/s10.kept-1"], ["training", f"{tmp_path}/d/4/s0"],
     ]  # fmt: skip

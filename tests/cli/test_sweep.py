@@ -57,6 +57,25 @@ def test_a_fault_in_a_job_is_code_1_and_the_same_command_tries_that_job_again(
     ]  # fmt: skip
 
 
+def test_a_sweep_ends_with_the_table_of_its_runs_alone(
+    otfkd_command: Command, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runs that it found finished and those that fail are among them, but not a job that has no run."""
+    assert otfkd_command("train", *overrides, *ONE_STEP, "seed=0").code == 0
+    assert otfkd_command("train", *overrides, *ONE_STEP, "seed=3").code == 0
+
+    def faulty(*arguments: Any) -> Any:
+        return 1 / 0 if arguments[-1].seed == 1 else score_rows(*arguments)
+
+    monkeypatch.setattr(otfkd.training.train, "score_rows", faulty)
+    swept = otfkd_command("train", "-m", *overrides, *ONE_STEP, "seed=0,1", "objective.kd_weight=0,1")
+    rows = [line.split("\t") for line in swept.out.splitlines() if "\t" in line]
+    assert [(row[0], row[1][-3:], row[-1]) for row in rows] == [
+        ("finished", "/s0", "-"), ("failed", "/s1", "ZeroDivisionError: division by zero"),
+    ]  # fmt: skip
+    assert swept.out.endswith("\t".join(rows[-1]) + "\n")
+
+
 def test_two_sweeps_of_one_second_share_no_folder(
     otfkd_command: Command, overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

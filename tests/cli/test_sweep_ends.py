@@ -114,7 +114,7 @@ def test_what_the_ends_of_jobs_add_up_to(
     ends = [{"job": f"job {number}", "kind": kind, "reason": "no"} for number, kind in enumerate(kinds)]
     monkeypatch.setattr(SweepTask, "states", lambda _: ends)
     with pytest.raises(raised) as caught:
-        run_sweep(lambda _: None, SweepTask(lambda _: None, Config, []))
+        run_sweep(lambda _: None, SweepTask(lambda _: None, Config, []), lambda _: None)
     assert str(caught.value).startswith(words)
 
 

@@ -50,7 +50,7 @@ def assert_refused(outcome: Outcome, *words: str) -> None:
 
 def states(otfkd_command: Command, runs: Path) -> list[tuple[str, str]]:
     """The state and the seed's folder of each run."""
-    listed = (line.split(maxsplit=2)[:2] for line in otfkd_command("runs", runs).out.splitlines())
+    listed = (line.split("\t")[:2] for line in otfkd_command("runs", runs).out.splitlines())
     return [(state, Path(folder).name) for state, folder in listed]
 
 
