@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from otfkd.base.errors import UserError
-from otfkd.config.differences import UNKNOWN, in_short, setting_keys, whole_key
+from otfkd.config.differences import UNKNOWN, in_short, setting_keys
 from otfkd.config.messages import unknown_key
 from otfkd.runs.summary import Summary
 
@@ -72,18 +72,17 @@ def _test(condition: str) -> Callable[[Summary], bool]:
     key, given, text = condition.partition("=")
     if not given:
         raise UserError(f"--where {condition} has no value: write --where KEY=VALUE")
-    whole, valid = whole_key(key), (*COLUMNS, *setting_keys())
-    if key not in valid and whole not in valid:
+    valid = (*COLUMNS, *setting_keys())
+    if key not in valid:
         raise unknown_key(key, valid, condition)
     try:
-        value = OverridesParser.create().parse_override(f"{whole}={text}").value()
+        value = OverridesParser.create().parse_override(condition).value()
     except HydraException:
         value = text
 
     def test(run: Summary) -> bool:
         known = values(run) if key in COLUMNS else run.settings
-        name = key if key in COLUMNS else whole
-        return name in known and (known[name] == value or known[name] == text)
+        return key in known and (known[key] == value or known[key] == text)
 
     return test
 

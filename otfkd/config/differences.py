@@ -1,4 +1,4 @@
-"""What a config says otherwise than its experiment, and keys by the dotted names that a command gives them."""
+"""What a config says otherwise than its experiment, by the dotted keys of a command."""
 
 import functools
 import json
@@ -70,13 +70,8 @@ def _defaults(experiment: str) -> dict[str, Any] | None:
 
 
 def in_short(settings: Mapping[str, Any]) -> str:
-    """Settings as `key=value`, keys no longer than they must be and paths by their last parts."""
-    return " ".join(f"{_short_names()[key]}={_short_value(value)}" for key, value in settings.items())
-
-
-def whole_key(key: str) -> str:
-    """The dotted key that a key or its short name means; another name as it is."""
-    return next((whole for whole, short in _short_names().items() if key == short), key)
+    """Settings as `key=value`, paths by their last parts."""
+    return " ".join(f"{key}={_short_value(value)}" for key, value in settings.items())
 
 
 @functools.cache
@@ -84,13 +79,6 @@ def setting_keys() -> tuple[str, ...]:
     """Every dotted key that a stored config has."""
     keys = [key for key in all_keys(Config) if key.split(".")[0] in StoredConfig.model_fields]
     return tuple(key for key in keys if not any(other.startswith(f"{key}.") for other in keys))
-
-
-@functools.cache
-def _short_names() -> dict[str, str]:
-    keys = all_keys(Config)
-    last = [key.rpartition(".")[2] for key in keys]
-    return {key: name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)}
 
 
 def _short_value(value: Any) -> str:

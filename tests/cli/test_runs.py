@@ -65,7 +65,7 @@ def test_a_pipe_gets_a_plain_line_a_run(otfkd_command: Command, runs: Path) -> N
         (["--where", "state=failed"], ["otfkd 1"]),
         (["--where", "method=otfkd", "--where", "seed=0"], ["otfkd 0"]),
         (["--where", "schedule.every=50"], ["otfkd 0"]),
-        (["--where", "max_steps=1000"], ["otfkd 0", "otfkd 1"]),
+        (["--where", "trainer.max_steps=1000"], ["otfkd 0", "otfkd 1"]),
         (["--where", "teacher.path=null"], ["otfkd 0", "otfkd 1"]),
         (["--where", "seed=2"], []),
         (["--sort", "best"], ["unknown unknown", "otfkd 1", "otfkd 0"]),  # as numbers: 9.5 comes before 10.25

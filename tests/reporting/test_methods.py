@@ -120,7 +120,7 @@ def test_a_config_without_a_seed_is_refused(tmp_path: Path) -> None:
 
 def test_a_broken_line_is_no_traceback(tmp_path: Path) -> None:
     folder = write_run(tmp_path, DEV)
-    (folder / "rotations.jsonl").write_text('{"step": 5,')
+    (folder / "rotations.jsonl").write_text('{"step": 5,\n')
     assert_refused([tmp_path], str(folder), "cannot be read")
 
 
