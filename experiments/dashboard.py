@@ -30,7 +30,7 @@ def _interval() -> "list[wr.ScatterPlot | wr.BarPlot]":
     """Is it better to rotate more often?"""
     import wandb_workspaces.reports.v2 as wr
 
-    every = wr.Config("schedule_every")
+    every = wr.Config("schedule.every")
     return [
         wr.ScatterPlot(title="Score by interval", x=every, y=wr.SummaryMetric(SCORE), log_x=True),
         wr.BarPlot(

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import otfkd
+from otfkd.config.differences import flat
 from otfkd.config.schema import Config
 from otfkd.training.train import train
-from otfkd.training.wandb_run import flat
 from tests.support.logged import points_of
 from tests.support.models import make_model
 
@@ -71,9 +71,9 @@ def test_every_name_in_a_panel_is_one_that_a_run_logs(
     for _, panel in panels(json.loads(model.spec.model_dump_json(by_alias=True))):
         names |= set(named(panel["config"]))
     plain = {re.sub(r"^summary:", "", name) for name in names}
-    keys = {re.sub(r"^config:|\.value$", "", name) for name in names if name.endswith(".value")}
-    assert keys == {"schedule_every"} <= settings.keys()
-    assert {name for name in plain if not name.endswith(".value")} <= logged
+    keys = {re.sub(r"^config:|\.value", "", name) for name in names if ".value" in name}
+    assert keys == {"schedule.every"} <= settings.keys()
+    assert {name for name in plain if ".value" not in name} <= logged
     assert {"test/average", "dev", "rotation/generation", "cost/forwards"} <= plain
 
 

@@ -11,12 +11,13 @@ from typing import Any, Protocol
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from otfkd.base.errors import UserError, first_line
+from otfkd.config.differences import flat
 from otfkd.config.sections import LoggerConfig
 from otfkd.runs.folder import METRICS, ROTATIONS
 from otfkd.runs.log import Point
 from otfkd.runs.rows import Row
 from otfkd.training.run import Run
-from otfkd.training.wandb_run import WandbRun, flat
+from otfkd.training.wandb_run import WandbRun
 
 log = logging.getLogger("otfkd")
 

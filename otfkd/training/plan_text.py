@@ -38,11 +38,10 @@ def _data_lines(run: Run, student: Encoder) -> list[tuple[str, str]]:
     """What is read, how often, and what a batch makes of it."""
     config, data = run.config, run.data
     unit = "examples" if isinstance(data, Examples) else "sentences"
-    passes = config.total_batches * config.data.batch_size / run.size
     batches = f"{run.plan.max_steps} optimizer steps of {config.trainer.accumulate} x {config.data.batch_size} {unit}"
     if isinstance(data, Corpus):
         lines = [
-            ("corpus", f"{data.name}, {run.size:,} sentences, read {passes:.2f} times"),
+            ("corpus", f"{data.name}, {run.size:,} sentences, read {run.passes:.2f} times"),
             ("sentences", _sentences_line(config, read_tokens(run, data, student), repeats_count=True)),
             ("steps", batches),
         ]
@@ -51,7 +50,7 @@ def _data_lines(run: Run, student: Encoder) -> list[tuple[str, str]]:
         seen = run.fine_tuned.trained_on if run.fine_tuned is not None else {}
         told = ", ".join(f"{count} of {name}" for name, count in seen.items())
         lines = [
-            ("examples", f"{data.name}, {run.size:,} {data.what}{dropped}, read {passes:.2f} times"),
+            ("examples", f"{data.name}, {run.size:,} {data.what}{dropped}, read {run.passes:.2f} times"),
             ("steps", f"{batches}, objective {config.objective.supervised}"),
             (
                 "sentences",

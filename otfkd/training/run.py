@@ -73,6 +73,11 @@ class Run:
         )
 
     @property
+    def passes(self) -> float:
+        """How often each sentence or example is read."""
+        return self.config.total_batches * self.config.data.batch_size / self.size
+
+    @property
     def folder(self) -> RunFolder:
         """The run's own folder: the same command finds it again."""
         return RunFolder(Path(self.config.paths.runs) / self.config.name / self.hash / f"s{self.config.seed}")

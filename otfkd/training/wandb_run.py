@@ -10,12 +10,14 @@ from typing import Any, Literal
 
 from otfkd.base.errors import first_line
 from otfkd.base.files import write_text
+from otfkd.config.differences import differences, in_short
 from otfkd.config.sections import LoggerConfig
 from otfkd.runs.folder import run_of
 from otfkd.training.run import Run
 
 log = logging.getLogger("otfkd")
 
+_LONGEST = 90  # characters for what a run's name says of its settings: W&B takes 128 in all
 _PATIENCE = 120.0  # seconds to wait for W&B's answer, and at the end for what is still to be sent
 
 
@@ -32,9 +34,9 @@ class WandbRun:
             shutil.rmtree(earlier)
         self._run = _open(
             config.logger, run.folder.path,
-            id=identity, name=f"{config.name}/{run.hash}/s{config.seed}", group=f"{config.name}/{run.hash}",
+            id=identity, name=_name(run), group=f"{config.name}/{run.hash}",
             job_type="train" if config.objective.supervised is None else "finetune", tags=_tags(run),
-            config={**flat(config.model_dump(mode="json")), "config_hash": run.hash},
+            config=_facts(run),
             resume="allow" if resumed else None,
         )  # fmt: skip
         self._run.define_metric("dev", summary="max,last")
@@ -72,15 +74,28 @@ def send_files(config: LoggerConfig, folder: Path, name: str, files: Mapping[str
         log.warning("W&B did not take the artifact %s (%s)", name, first_line(error))
 
 
-def flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A nested config by flat names, `schedule_every` for `schedule.every`: W&B asks for no dots in them."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            found |= {f"{key}_{name}": leaf for name, leaf in flat(value).items()}
-        else:
-            found[key] = value
-    return found
+def _name(run: Run) -> str:
+    """The experiment, what is not its default, and the seed; a config that no experiment is like has its hash."""
+    differing = differences(run.config)
+    told = run.hash if differing is None else in_short(differing)
+    if len(told) > _LONGEST:
+        told = f"{told[:_LONGEST].rstrip()}... {run.hash}"
+    return " ".join(filter(None, (run.config.name, told, f"seed={run.config.seed}")))
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    """The config with the names it has in a command, W&B joining them by dots; beside it, what else a reader needs."""
+    origin = run.folder.read_provenance()
+    plan = {
+        "steps": run.plan.max_steps, "rotations": sorted(run.plan.rotate), "follows": run.plan.follows,
+        "passes": run.passes,
+    }  # fmt: skip
+    return {
+        **run.config.model_dump(mode="json"),
+        "config_hash": run.hash,
+        "plan": plan,
+        "provenance": {} if origin is None else origin.model_dump(include={"fingerprints", "environment"}),
+    }
 
 
 def _identity(run: Run) -> str:

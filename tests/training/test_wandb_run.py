@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +16,10 @@ import otfkd.training.wandb_run
 from otfkd.config.composition import load_config
 from otfkd.config.schema import Config
 from otfkd.distill.rotation import TeacherRotation
+from otfkd.runs.folder import RunFolder
 from otfkd.training.run import prepare
 from otfkd.training.train import train
-from otfkd.training.wandb_run import WandbRun, _identity, flat, send_files
-from tests.support.config_keys import LEAVES
+from otfkd.training.wandb_run import WandbRun, _identity, _name, send_files
 from tests.support.killing import arm, fork_and_train, killed
 from tests.support.logged import points_of, warnings
 from tests.support.offline_wandb import Kept, read_offline
@@ -60,18 +61,30 @@ def test_a_killed_and_resumed_run_is_one_run_with_every_point_once(configure: Co
     assert kept.exit_code == 0
     assert first.name.endswith(kept.facts.run_id)
     name, digest = folder.parts[-3:-1]
-    assert kept.facts.display_name == f"{name}/{digest}/s0"
     assert (kept.facts.project, kept.facts.run_group, kept.facts.job_type) == ("otfkd", f"{name}/{digest}", "train")
     assert list(kept.facts.tags) == ["otfkd", Path(config.model.path).name, "text", "every", "thesis"]
 
 
-def test_the_config_is_flat_and_rotations_have_an_axis_of_their_own(configure: Configure) -> None:
-    folder = train(configure(*WANDB)).folder
+def test_the_config_is_nested_as_ours_beside_plan_and_provenance(configure: Configure) -> None:
+    asked = configure(*WANDB)
+    folder = train(asked).folder
     kept = read_offline(folder)
     config = {name: value for name, value in kept.config.items() if name != "_wandb"}
     assert config.pop("config_hash") == folder.parent.name
-    assert sorted(config) == sorted(key.replace(".", "_") for key in LEAVES)
-    assert (config["schedule_every"], config["schedule_ema_decay"], config["teacher_path"]) == (4, 0.999, None)
+    assert config.pop("plan") == {"steps": 12, "rotations": [4, 8], "follows": None, "passes": prepare(asked).passes}
+    written = RunFolder(folder).read_provenance()
+    assert written is not None and written.environment["versions"] and written.fingerprints
+    assert config.pop("provenance") == {"fingerprints": written.fingerprints, "environment": written.environment}
+    assert config == asked.model_dump(mode="json")
+    assert (config["schedule"]["every"], config["schedule"]["ema"]["decay"], config["teacher"]["path"]) == (
+        4, 0.999, None,
+    )  # fmt: skip
+    assert kept.facts.display_name.startswith("otfkd ") and kept.facts.display_name.endswith(" seed=0")
+    assert kept.facts.run_group == f"otfkd/{folder.parent.name}"
+
+
+def test_rotations_have_an_axis_of_their_own(configure: Configure) -> None:
+    kept = read_offline(train(configure(*WANDB)).folder)
     assert kept.axes["rotation/*"] == "rotation/generation"
     rotated = [row for row in kept.history if "rotation/generation" in row]
     seen = [[row[name] for name in ("_step", "rotation/step", "rotation/generation")] for row in rotated]
@@ -79,10 +92,19 @@ def test_the_config_is_flat_and_rotations_have_an_axis_of_their_own(configure: C
     assert all({"rotation/lr", "rotation/agreement_after"} <= row.keys() for row in rotated)
 
 
-def test_flat_names_are_not_ambiguous() -> None:
-    assert flat({"a": {"b": {"c": 1}, "d": [2, 3]}, "e": None}) == {"a_b_c": 1, "a_d": [2, 3], "e": None}
-    dumped = load_config([]).model_dump(mode="json")
-    assert len(flat(dumped)) == len(LEAVES)
+def test_a_run_is_named_by_what_is_not_its_experiments_default(configure: Configure, tmp_path: Path) -> None:
+    def name(*overrides: str) -> str:
+        return _name(replace(run, config=load_config([*overrides, f"paths.runs={tmp_path}"])))
+
+    run = prepare(configure(*WANDB))
+    assert name("experiment=otfkd") == "otfkd seed=0"
+    assert name("experiment=otfkd", "schedule.every=50", "seed=3") == "otfkd schedule.every=50 seed=3"
+    assert name("experiment=otfkd", "name=mine").startswith("mine ")
+    assert name("experiment=otfkd", "name=mine").endswith(" seed=0")
+    other = "a" * 200
+    long = name("experiment=otfkd", f"model={other}", "model.pooler=cls", "seed=3")
+    assert len(long) < 128
+    assert long.startswith("otfkd model.path=aaa") and long.endswith(" seed=3")
 
 
 def test_each_job_of_a_sweep_is_a_run(configure: Configure) -> None:
