@@ -1,5 +1,6 @@
 """Encoders as folders in sentence-transformers' format, with safetensors weights."""
 
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,13 +68,22 @@ def write_encoder(encoder: Encoder, folder: Path, max_length: int, prompts: Mapp
         for i, (path, kind) in enumerate(modules)
     ]
     _json(folder / MODULES, listing)
-    _json(folder / TRANSFORMER, {"max_seq_length": max_length, "do_lower_case": False})
+    _json(folder / TRANSFORMER, {"max_seq_length": max_length, "do_lower_case": False, **_built_with(encoder)})
     default = {"default": encoder.prompt} if encoder.prompt else {}
     _json(folder / PROMPTS, {
         "prompts": {**(prompts or {}), **default}, "default_prompt_name": next(iter(default), None),
         "similarity_fn_name": "cosine",
     })  # fmt: skip
     _json(folder / NOTE, {"format": 1, "pooler": encoder.pooler, "max_length": max_length})
+
+
+def _built_with(encoder: Encoder) -> dict[str, Any]:
+    """What sentence-transformers is to build the backbone with: no pooler of transformers' own where it would add one.
+
+    Nothing reads that pooler, and its weights, which are not saved, would be reported as missing and made up.
+    """
+    built = inspect.signature(type(encoder.backbone)).parameters
+    return {"model_args": {"add_pooling_layer": False}} if "add_pooling_layer" in built else {}
 
 
 def _layer_weights(encoder: Encoder) -> list[float] | None:

@@ -1,12 +1,15 @@
 """What is saved is what was trained, to otfkd and to sentence-transformers."""
 
 import json
+import logging
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from transformers import AutoModel, BertConfig, DistilBertConfig, MPNetConfig, RobertaConfig
 
 from otfkd.config.sections import Pooler
 from otfkd.evaluation.encode import encode
@@ -14,7 +17,7 @@ from otfkd.models import export
 from otfkd.models.encoder import Encoder
 from otfkd.models.export import save_encoder
 from otfkd.models.registry import fingerprint_model, load_encoder, saved_pooler
-from tests.support.models import WORDS, make_model
+from tests.support.models import WORDS, make_model, make_tokenizer
 
 POOLERS: tuple[Pooler, ...] = get_args(Pooler)
 LENGTHS = (1, 30, 2, 9, 4)
@@ -56,6 +59,49 @@ def test_sentence_transformers_reads_the_same_embeddings(encoder: Encoder, tmp_p
     save_encoder(encoder, tmp_path / "model", 64)
     theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu").encode(SENTENCES, batch_size=len(SENTENCES))
     np.testing.assert_allclose(theirs, embed(encoder).numpy(), atol=1e-5, rtol=0)
+
+
+KINDS = {
+    "bert": (BertConfig, True), "roberta": (RobertaConfig, True), "mpnet": (MPNetConfig, True),
+    "distilbert": (DistilBertConfig, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sentence_transformers_misses_no_weight(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even those of a pooler that nothing reads; a kind that has none is told nothing of it."""
+    from sentence_transformers import SentenceTransformer
+
+    settings, has_pooler = KINDS[kind]
+    base = make_tokenizer()
+    config = settings(
+        vocab_size=len(base), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=80, pad_token_id=base.pad_token_id, initializer_range=0.2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    AutoModel.from_config(config).save_pretrained(tmp_path / "base")  # type: ignore[no-untyped-call]
+    base.save_pretrained(tmp_path / "base")
+    encoder = load_encoder(tmp_path / "base", "mean")
+    save_encoder(encoder, tmp_path / "model", 64)
+
+    loud = logging.getLogger("transformers")
+    monkeypatch.setattr(loud, "propagate", True)
+    with caplog.at_level(logging.WARNING):
+        theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu")
+    assert "MISSING" not in caplog.text and "newly initialized" not in caplog.text
+    np.testing.assert_allclose(theirs.encode(SENTENCES), embed(encoder).numpy(), atol=1e-5, rtol=0)
+    assert getattr(theirs[0].auto_model, "pooler", None) is None
+    saved = json.loads((tmp_path / "model/sentence_bert_config.json").read_text())
+    assert ("model_args" in saved) == has_pooler
+    with safe_open(tmp_path / "model/model.safetensors", "pt") as weights:
+        assert not any("pooler" in name for name in weights.keys())  # noqa: SIM118  it is no dict
+
+    (tmp_path / "model/sentence_bert_config.json").write_text('{"max_seq_length": 64, "do_lower_case": false}')
+    with caplog.at_level(logging.WARNING):
+        SentenceTransformer(str(tmp_path / "model"), device="cpu")
+    assert ("MISSING" in caplog.text) == has_pooler  # what the test above would have seen
 
 
 @pytest.mark.parametrize("pooler", ["mean"])
