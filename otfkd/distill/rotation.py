@@ -113,8 +113,10 @@ class TeacherRotation(RunDriver):
             self.candidates.take(student, self.step, self.dev.latest if evaluated else None)
         if self._due:
             self._rotate(trainer, module, batch)
-        if self._follows:
+        if self._follows and self.generation == 0:
             self._follow(module)
+        elif self._follows:
+            self._keep_up()
 
     @property
     def _due(self) -> bool:
@@ -189,6 +191,7 @@ class TeacherRotation(RunDriver):
                 optimizer.state.clear()
 
     def _follow(self, module: L.LightningModule) -> None:
+        """Begin to follow, or go on to after a resume."""
         shadow = self.candidates.shadow
         assert shadow is not None
         self.slot.put(0, student_of(module), shadow.weights)
@@ -198,6 +201,11 @@ class TeacherRotation(RunDriver):
             self.generation = 1
             self.slot.date(self.step)
             self._write(Follows(step=self.step, generation=1))
+
+    def _keep_up(self) -> None:
+        # At every step, so it may not compare teacher and student again, tokenizers and all.
+        assert self.candidates.shadow is not None
+        self.slot.renew(0, self.candidates.shadow.weights)
 
     def after_checkpoint(self, *, saved: bool) -> None:
         """Delete the snapshots that nothing needs any more."""

@@ -108,9 +108,13 @@ class TeacherSlot(nn.Module):
             self.reads.append(None)
         elif not _alike(self.members[position], student):
             self.members[position] = _frozen(student)
+        self.renew(position, weights)
+        self.reads[position] = None
+
+    def renew(self, position: int, weights: Mapping[str, Tensor]) -> None:
+        """Give a member that is a student's likeness already other weights of that student, in place."""
         with torch.no_grad():
             self.members[position].load_state_dict(weights, strict=True)
-        self.reads[position] = None
 
     def keep(self, count: int) -> None:
         """Drop all members but the first ones."""

@@ -24,17 +24,30 @@ class Course:
         dev: optimizer step to dev score.
         rotated: the steps after which a new teacher came.
         refused: the steps after which a due rotation was refused, where they are known.
+        reasons: why, one each.
+        follows: the step from which on the student's moving average teaches, another one at every step.
     """
 
     seed: int
     dev: dict[int, float]
     rotated: tuple[int, ...]
-    refused: tuple[int, ...]
+    refused: tuple[int, ...] = ()
+    reasons: tuple[str, ...] = ()
+    follows: int | None = None
 
     @property
     def last(self) -> int:
         """The last step that anything is known of."""
-        return max([*self.dev, *self.rotated, *self.refused])
+        return max([*self.dev, *self.rotated, *self.refused, self.follows or 0])
+
+    @property
+    def without_rotation(self) -> str | None:
+        """Why a course has no rotation although some were due; None for any other."""
+        if self.rotated or not self.reasons:
+            return None
+        if len(self.reasons) == 1:
+            return f"the rotation did not take place: {self.reasons[0]}"
+        return f"none of {len(self.reasons)} rotations took place, the last as {self.reasons[-1]}"
 
     @property
     def selected(self) -> tuple[int, float]:
@@ -43,7 +56,7 @@ class Course:
         return step, self.dev[step]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainedRun(Course):
     """The course of one run's folder, finished or not.
 
@@ -122,10 +135,12 @@ def _read(folder: RunFolder) -> TrainedRun:
         raise UserError(
             f"{folder.metrics_file} has no dev score yet: let the run go on, train it again, or leave it out"
         )
+    refused = [record for record in rotations if isinstance(record, Refused)]
     return TrainedRun(
         seed=config.seed, dev=dev,
-        rotated=tuple(record.step for record in rotations if not isinstance(record, Refused)),
-        refused=tuple(record.step for record in rotations if isinstance(record, Refused)),
+        rotated=tuple(record.step for record in rotations if isinstance(record, Rotated)),
+        refused=tuple(record.step for record in refused), reasons=tuple(record.reason for record in refused),
+        follows=next((record.step for record in rotations if isinstance(record, Follows)), None),
         folder=folder, name=config.name, config=config, provenance=provenance, rotations=rotations,
     )  # fmt: skip
 

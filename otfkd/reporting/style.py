@@ -13,7 +13,6 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.container import Container
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from otfkd.base.errors import UserError
 from otfkd.base.files import write_bytes
@@ -93,16 +92,17 @@ def width_for(methods: int) -> float:
     return COLUMN if methods <= 2 else PAGE
 
 
-def put_legend(figure: Figure, axes: Axes, extra: Sequence[Line2D]) -> None:
+def put_legend(figure: Figure, axes: Axes, extra: Sequence[Artist]) -> None:
     """What has a label, and some more, above all panels."""
     legend_above(figure, [*axes.get_legend_handles_labels()[0], *extra])
 
 
 def legend_above(figure: Figure, handles: Sequence[Artist | Container]) -> None:
     """A legend above all panels, in as many columns as its longest label leaves room for; more rows make it taller."""
-    longest = max(len(str(handle.get_label())) for handle in handles)
+    lines = [str(handle.get_label()).splitlines() for handle in handles]
+    longest = max(len(line) for label in lines for line in label)
     columns = max(1, min(4, int(figure.get_figwidth() / (0.6 + 0.047 * longest))))  # inches: the sample, then letters
-    figure.set_figheight(figure.get_figheight() + 0.13 * max(0, -(-len(handles) // columns) - 3))
+    figure.set_figheight(figure.get_figheight() + 0.13 * max(0, -(-sum(map(len, lines)) // columns) - 3))
     figure.legend(handles=list(handles), loc="outside upper left", ncols=columns)
 
 

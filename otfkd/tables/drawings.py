@@ -161,7 +161,9 @@ def _course(row: Row) -> Course | None:
     if row.seed is None or row.cost is None or not row.cost.curve:
         return None
     dev = {point.step: point.dev for point in row.cost.curve}
-    return Course(row.seed, dev, tuple(step for step, _ in row.cost.rotations), refused=())
+    rotated = tuple(step for step, sha256 in row.cost.rotations if sha256 is not None)
+    follows = next((step for step, sha256 in row.cost.rotations if sha256 is None), None)
+    return Course(row.seed, dev, rotated, follows=follows)
 
 
 def _compute(part: _Part) -> Captioned:

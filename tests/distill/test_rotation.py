@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 import otfkd.distill.module
+import otfkd.models.encoder
 import otfkd.training.train
 from otfkd.base.errors import UserError
 from otfkd.base.hashing import sha256_file
@@ -522,3 +523,24 @@ def test_a_checkpoint_does_not_grow_with_the_teachers(
     assert size("eight", *given(8)) == pytest.approx(size("one", *given(1)), rel=0.02)
     pooled = (size(f"pool of {many}", *pool, f"schedule.pool_size={many}") for many in (8, 1))
     assert next(pooled) == pytest.approx(next(pooled), rel=0.02)
+
+
+def test_a_teacher_that_follows_compares_no_tokenizers_at_its_steps(
+    configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hash of a tokenizer takes longer than many a step."""
+    hashed: list[int] = []
+    original = otfkd.models.encoder.fingerprint_tokenizer
+
+    def counted(*given: Any) -> str:
+        hashed[-1] += 1
+        return original(*given)
+
+    monkeypatch.setattr(otfkd.models.encoder, "fingerprint_tokenizer", counted)
+    for most in (6, 12):
+        hashed.append(0)
+        folder = train(
+            configure("experiment=mean_teacher", "teacher.warmup_steps=2", f"trainer.max_steps={most}")
+        ).folder
+        assert [row["step"] for row in rotations(folder, "follows")] == [2]
+    assert hashed == [0, 0]

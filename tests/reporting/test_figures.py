@@ -9,13 +9,14 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from otfkd.base.errors import UserError
 from otfkd.reporting.figures import agreement, curves
 from otfkd.reporting.methods import read_methods
 from otfkd.reporting.style import LOOKS, looks, save
-from tests.support.run_folders import refusal, rotation, write_run
+from tests.support.run_folders import follows, refusal, rotation, write_run
 
 STEPS = (10, 20, 30, 40)
 OTFKD = ((70.0, 74.0, 73.0, 72.0), (72.0, 71.0, 75.0, 76.0))
@@ -78,7 +79,7 @@ def test_rotations_are_marked_and_their_generations_numbered(runs: Path) -> None
     assert [x for line in lines(above, "_rotation") for x, _ in points(line)[:1]] == [15, 25]
     assert [tick.get_text() for tick in below.get_yticklabels()] == ["teacher of otfkd"]
     assert [(note.get_text(), note.xy) for note in below.texts] == [  # type: ignore[attr-defined]
-        ("0", (0, 0)), ("1", (15, 0)), ("2", (25, 0)),
+        ("0", (0, 0.5)), ("1", (15, 0.5)), ("2", (25, 0.5)),
     ]  # fmt: skip
     extents = [path.get_extents() for path in below.collections[0].get_paths()]
     assert [(extent.x0, extent.x1) for extent in extents] == [(0, 15), (15, 25), (25, 40)]
@@ -90,8 +91,44 @@ def test_seeds_that_rotated_differently_have_strips_of_their_own(tmp_path: Path)
     above, below = curves(read_methods([tmp_path])).axes
     names = [tick.get_text() for tick in below.get_yticklabels()]
     assert names == ["teacher of otfkd, seed 0", "teacher of otfkd, seed 1"]
-    assert [points(line) for line in lines(below, "_refused")] == [[], [(25, 1)]]
+    assert [points(line) for line in lines(below, "_refused")] == [[], [(25, 1.5)]]
     assert [points(line)[0][0] for line in lines(above, "_rotation")] == [10, 20]
+
+
+def legend(figure: Figure) -> list[str]:
+    (shown,) = figure.legends
+    return [text.get_text() for text in shown.get_texts()]
+
+
+def test_a_moving_average_is_drawn_as_a_teacher_that_follows(tmp_path: Path) -> None:
+    write_run(tmp_path, {10: 1.0, 40: 2.0}, [follows(15)], name="mean_teacher")
+    figure = curves(read_methods([tmp_path]))
+    above, below = figure.axes
+    assert not lines(above, "_rotation")
+    assert [note.get_text() for note in below.texts] == ["0"]
+    before, following = below.collections
+    assert [path.get_extents().intervalx.tolist() for path in before.get_paths()] == [[0, 15]]
+    assert [path.get_extents().intervalx.tolist() for path in following.get_paths()] == [[15, 40]]
+    assert (before.get_hatch(), following.get_label()) == (None, "_follows")
+    assert following.get_hatch()
+    told = "teacher that follows the student: its moving average"
+    assert legend(figure) == ["mean_teacher (1 seed)", "selected by dev", told]
+
+
+def test_a_run_whose_rotations_were_all_refused_keeps_its_place_and_its_reason(tmp_path: Path) -> None:
+    write_run(tmp_path, {10: 1.0, 40: 2.0}, [refusal(10), refusal(20, "dev fell")], name="gated")
+    write_run(tmp_path, {10: 1.0, 40: 2.0}, [rotation(10, 0.5, 0.75, 1.0, 0.5)], config_hash="bbbb")
+    figure = curves(read_methods([tmp_path]))
+    _, below = figure.axes
+    assert [tick.get_text() for tick in below.get_yticklabels()] == ["teacher of gated", "teacher of otfkd"]
+    told = "none of 2 rotations took place, the last as dev fell"
+    assert told in [" ".join(note.get_text().split()) for note in below.texts]
+    assert [points(line) for line in lines(below, "_refused")] == [[(10, 0.5), (20, 0.5)], []]
+    assert "refused rotation" in legend(figure) and "rotation to a new teacher" in legend(figure)
+    (label,) = [label for label in legend(agreement(read_methods([tmp_path]))) if "gated" in label]
+    assert " ".join(label.split()) == f"gated (1 seed): {told}"
+    with pytest.raises(UserError, match=f"none of the runs rotated a teacher .gated .1 seed.: {told}., so there is no"):
+        agreement(read_methods([tmp_path / "gated"]))
 
 
 def test_runs_without_rotations_have_no_strips(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from otfkd.base.errors import UserError
 from otfkd.config.composition import load_config
 from otfkd.reporting.methods import read_methods, shared_moments
-from tests.support.run_folders import refusal, rotation, write_run
+from tests.support.run_folders import follows, refusal, rotation, write_run
 
 DEV = {5: 70.0, 10: 72.0}
 
@@ -86,9 +86,21 @@ def test_rotations_and_refusals_are_told_apart(tmp_path: Path) -> None:
     assert (run.rotated, run.refused, run.last) == ((4, 12), (8,), 12)
 
 
-def test_a_moving_average_is_a_new_teacher_once(tmp_path: Path) -> None:
-    write_run(tmp_path, DEV, [{"event": "follows", "step": 3, "generation": 1}])
-    assert read_methods([tmp_path])[0].runs[0].rotated == (3,)
+def test_a_moving_average_follows_and_is_no_rotation(tmp_path: Path) -> None:
+    write_run(tmp_path, DEV, [follows(3)])
+    (run,) = read_methods([tmp_path])[0].runs
+    assert (run.rotated, run.follows, run.without_rotation) == ((), 3, None)
+
+
+def test_a_course_without_rotation_says_why(tmp_path: Path) -> None:
+    def told(*records: dict[str, Any]) -> str | None:
+        folder = write_run(tmp_path / str(len(list(tmp_path.iterdir()))), DEV, records)
+        return read_methods([folder])[0].runs[0].without_rotation
+
+    assert told() is None
+    assert told(rotation(4), refusal(8)) is None
+    assert told(refusal(4)) == "the rotation did not take place: worse"
+    assert told(refusal(4), refusal(8, "dev fell")) == "none of 2 rotations took place, the last as dev fell"
 
 
 def test_moments_end_where_a_seed_ends_or_goes_another_way() -> None:

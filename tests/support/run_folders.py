@@ -40,6 +40,11 @@ def rotation(step: int, *agreement: float | None, **more: Any) -> dict[str, Any]
     return {"step": step, **dict(zip(names, agreement, strict=bool(agreement))), **more}
 
 
-def refusal(step: int) -> dict[str, Any]:
+def refusal(step: int, reason: str = "worse") -> dict[str, Any]:
     """A line of rotations.jsonl: a rotation that was due and did not take place."""
-    return {"event": "refused", "step": step, "reason": "worse"}
+    return {"event": "refused", "step": step, "reason": reason}
+
+
+def follows(step: int) -> dict[str, Any]:
+    """A line of rotations.jsonl: from this step on a moving average teaches."""
+    return {"event": "follows", "step": step, "generation": 1}
