@@ -22,6 +22,7 @@ import otfkd.training.train
 from otfkd.base.errors import UserError
 from otfkd.base.hashing import sha256_file
 from otfkd.config.schema import Config
+from otfkd.data.tokens import fingerprint_tokenizer
 from otfkd.distill import snapshots
 from otfkd.distill.checkpoints import WholeFiles
 from otfkd.distill.gradcache import taught_in_chunks
@@ -530,7 +531,7 @@ def test_a_teacher_that_follows_compares_no_tokenizers_at_its_steps(
 ) -> None:
     """A hash of a tokenizer takes longer than many a step."""
     hashed: list[int] = []
-    original = otfkd.models.encoder.fingerprint_tokenizer
+    original = fingerprint_tokenizer
 
     def counted(*given: Any) -> str:
         hashed[-1] += 1
