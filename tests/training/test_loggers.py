@@ -153,7 +153,7 @@ def test_files_of_a_resumed_run_hold_every_point_once(
     assert found.keys() == expected.keys() == set(range(1, 13))
     for step, values in expected.items():
         assert found[step] == pytest.approx(values, rel=1e-6), step  # TensorBoard keeps float32
-    assert "schedule_every: 4" in (folder / name / "hparams.yaml").read_text()
+    assert "schedule.every: 4" in (folder / name / "hparams.yaml").read_text()
 
 
 def test_a_run_that_began_without_a_logger_is_whole_in_one(
