@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from omegaconf import OmegaConf
 
-from otfkd.config.composition import compose, options
+from otfkd.config.composition import compose
+from otfkd.config.groups import options
 from otfkd.config.messages import all_keys
 from otfkd.config.schema import Config
 from otfkd.config.stored import StoredConfig
