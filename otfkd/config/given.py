@@ -33,10 +33,15 @@ def useless(config: Root, overrides: Sequence[str], without: Callable[[list[str]
     for text in dict.fromkeys(overrides):
         leaves = _leaves(config, text)
         needs = [unmet(config, leaf) for leaf in leaves]
-        if leaves and all(needs) and not _counts(config, [one for one in overrides if one != text], without):
+        if leaves and all(needs) and not _counts(config, _without(overrides, leaves, config), without):
             assert needs[0] is not None
             found[text] = _refusal(config, text, needs[0])
     return found
+
+
+def _without(overrides: Sequence[str], leaves: Sequence[str], config: Root) -> list[str]:
+    """The overrides of other keys: of one key the last counts, whatever was given before."""
+    return [one for one in overrides if not set(leaves) & set(_leaves(config, one))]
 
 
 def unmet(config: Root, key: str) -> Needs | None:

@@ -134,9 +134,10 @@ def test_two_processes_have_the_loss_and_gradients_of_one(
     run = (
         f"model={still}", f"teacher={teacher}", "teacher.pooler=mean", "data.batch_size=8",
         *(text.format(repeating=repeating) for text in objective),
-        # Cosines come to 1e-7; at the paper's 0.02 and 0.01 that is 1e-5 of a logit.
-        "objective.temperature_student=0.1", "objective.temperature_teacher=0.1",
     )  # fmt: skip
+    if "objective.kd=mse" not in objective:
+        # Cosines come to 1e-7; at the paper's 0.02 and 0.01 that is 1e-5 of a logit.
+        run = (*run, "objective.temperature_student=0.1", "objective.temperature_teacher=0.1")
     module, batch = make_step(configure(*run))
     alone = step(module, module, batch)
     assert len(alone) > 30

@@ -182,7 +182,8 @@ def test_the_traceback_is_shown_when_asked_for(
 
 def test_a_dry_run_prints_the_plan_and_nothing_else(otfkd_command: Command, overrides: list[str]) -> None:
     planned = otfkd_command("train", *overrides, "experiment=otfkd", "schedule.every=4", "dry_run=true")
-    assert (planned.code, planned.err) == (0, "")
+    assert planned.code == 0
+    assert all(line.endswith(" is tokenised") for line in planned.err.splitlines())  # to count what is cut
     assert planned.out.startswith("run        ")
     assert "rotate     after 4, 8" in planned.out
 

@@ -58,6 +58,7 @@ def test_scoring_refuses_what_is_of_training(key: str) -> None:
         ["experiment=otfkd", "objective.kd_weight=0.0"],  # the preset's teacher.after_warmup is not the user's
         ["paths.data_root=/data", "trainer.threads=3", "logger.every=5", "seed=4"],  # settings of the machine
         ["experiment=[simcse,otfkd]"],
+        ["data=mini", "data.path=/no/file", "data.path=null"],  # the last one counts
     ],
 )
 def test_what_does_no_harm_is_accepted(given: list[str]) -> None:

@@ -103,7 +103,7 @@ def test_a_gradient_that_is_not_finite_names_all_lines_of_its_step(
 def test_fine_tuning_names_its_examples(configure: Callable[..., Config], spoil: Spoil) -> None:
     spoil(1, module=FineTuning)
     with pytest.raises(UserError, match=r"the loss is nan at step 2 \(lines \d+, \d+, \d+, \d+\)"):
-        train(configure("experiment=finetune_stsb", "data=mini"))
+        train(configure("experiment=finetune_stsb", "data=mini", "data.path=null"))
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])

@@ -103,12 +103,13 @@ def test_a_chunk_that_holds_the_batch_is_the_plain_step_to_the_bit(tiny_encoder:
 def test_a_step_in_chunks_has_the_loss_and_gradients_of_the_plain_one(
     configure: Configure, still: Path, tmp_path: Path, objective: tuple[str, ...]
 ) -> None:
-    teacher = make_model(tmp_path / "teacher", width=48, seed=5)
-    run = (
-        f"model={still}", f"teacher={teacher}", "teacher.pooler=mean", "data.batch_size=8", *objective,
+    run = (f"model={still}", "data.batch_size=8", *objective)
+    if "objective=simcse" not in objective:
+        teacher = make_model(tmp_path / "teacher", width=48, seed=5)
+        run = (*run, f"teacher={teacher}", "teacher.pooler=mean")
+    if "objective=distill_group_p" in objective:
         # Cosines come to 1e-7; at the paper's 0.02 and 0.01 that is 1e-5 of a logit.
-        "objective.temperature_student=0.1", "objective.temperature_teacher=0.1",
-    )  # fmt: skip
+        run = (*run, "objective.temperature_student=0.1", "objective.temperature_teacher=0.1")
     plain, *chunked = [
         step(module, module, batch)
         for module, batch in (make_step(configure(*run, f"trainer.chunk={size}")) for size in ("null", 3, 7))

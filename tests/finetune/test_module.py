@@ -266,9 +266,9 @@ def test_a_starting_run_that_was_trained_anew_is_noticed(tune: Tune, configure: 
     [
         ("cosent", ("objective=softmax",), "no column label"),
         ("softmax", ("objective=supervised_simcse",), "no column sent0"),
-        ("cosent", ("data=mini", "objective=softmax"), "has none"),
+        ("cosent", ("data=mini", "data.path=null", "objective=softmax"), "has none"),
         ("cosent", ("objective=simcse",), "the objective reads plain sentences"),
-        ("cosent", ("teacher=minilm",), "has no teacher"),
+        ("cosent", ("teacher=minilm",), "teacher=minilm is not read with"),
         ("cosent", ("teacher=self", "schedule=every", "schedule.every=2"), "has no teacher"),
         ("cosent", ("data.batch_size=31",), "30 examples, fewer than data.batch_size=31"),
     ],

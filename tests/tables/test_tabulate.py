@@ -66,7 +66,7 @@ def test_an_undefined_score_is_a_dash_and_so_is_the_average() -> None:
     assert shown(made)["SimCSE"] == ["—", "71.00 ± 1.41", "—"]
     assert shown(made)["On the fly"] == ["50.50 ± 0.71", "60.00 ± 0.00", "55.25 ± 0.35"]
     assert any("holds all pairs of STS12 for alike" in note for note in made.notes)
-    assert "| SimCSE | 2 | — |" in made.markdown()
+    assert "| SimCSE | 2 | 2 | — | 71.00 ± 1.41 | — |" in made.markdown()
     assert not any("A dash" in note for note in table({"otfkd": whole}).notes)
     # Nor may it be of fewer tasks.
     with pytest.raises(UserError, match=r"has the average 72\.000000 with seed 1, and its scores make nan"):

@@ -21,6 +21,6 @@ def command(teachers: list[Path]) -> Callable[..., tuple[str, ...]]:
     """Overrides of a variant of an on-the-fly run, `{a}` and `{b}` being two teachers."""
     return lambda *more: (
         "experiment=otfkd",
-        "schedule.every=4",
+        *(() if any(text.startswith("schedule=") for text in more) else ("schedule.every=4",)),
         *(text.format(a=teachers[0], b=teachers[1]) for text in more),
     )
