@@ -21,6 +21,7 @@ def read_cost(folder: RunFolder, config: Config, initial_members: int, sentences
     """
     rotations = folder.read_rotations()
     generations = [record for record in rotations if not isinstance(record, Refused)]
+    refused = tuple(record.step for record in rotations if isinstance(record, Refused))
     members = [(0, initial_members), *((one.step, one.members) for one in generations)]
     seconds, at_step, peak = clock(folder.read_timings())
     return Cost(
@@ -32,7 +33,8 @@ def read_cost(folder: RunFolder, config: Config, initial_members: int, sentences
             for step, dev in folder.read_dev_scores().items()
         ),
         rotations=tuple((one.step, one.sha256) for one in generations),
-        refused=len(rotations) - len(generations),
+        refused=len(refused),
+        refused_at=refused,
     )
 
 

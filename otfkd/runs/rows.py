@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from otfkd.base.files import read_json_lines, write_text
 
@@ -39,6 +39,7 @@ class Cost(BaseModel):
         curve: the dev scores.
         rotations: (step, snapshot's sha256) of every generation of teachers; None for a moving average.
         refused: rotations that were due and did not take place; None where they were not counted.
+        refused_at: the steps after which they were due; None where these were not kept.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -49,6 +50,8 @@ class Cost(BaseModel):
     curve: tuple[DevPoint, ...]
     rotations: tuple[tuple[int, str | None], ...]
     refused: int | None = None
+    # Not written where it is not known, so that earlier rows stay byte for byte what they are.
+    refused_at: tuple[int, ...] | None = Field(default=None, exclude_if=lambda steps: steps is None)
 
 
 class FineTuned(BaseModel):

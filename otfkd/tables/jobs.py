@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -228,7 +229,14 @@ def _run(job: Job, folders: Folders) -> Published:
         geometry=dev.geometry, dev=dev_score["all"],
         result=test if job.transfer is None else _transfer(job, job.transfer, folder, test),
         last=of.get(("test", "last")) if job.transfer is None else None,
+        made=_day(folder),
     )  # fmt: skip
+
+
+def _day(folder: Path) -> str | None:
+    """When a run ended; None for an encoder that was not trained, and for runs that did not note the time."""
+    at = max((event.at for event in RunFolder(folder).read_timings()), default=0.0)
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}" if at else None
 
 
 def _score_untrained(job: Job) -> tuple[Path, list[Row]]:

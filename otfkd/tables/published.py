@@ -17,7 +17,7 @@ from otfkd.tables.tabulate import build_table
 Key = tuple[str, str | None, str, int | None]
 
 # What lines did not have from the beginning; it is not written where it is not known.
-_LATER = ("dev", "last", "dev_in_test", "known_as")
+_LATER = ("dev", "last", "dev_in_test", "known_as", "made")
 
 
 class Published(BaseModel):
@@ -34,6 +34,7 @@ class Published(BaseModel):
         dev: the selected model's score on all dev pairs, scored like the test tasks.
         last: the test row of the last step's model.
         dev_in_test: how many pairs of each test task are dev pairs too, for the tasks that have any.
+        made: the day on which the run ended (UTC, year first).
         known_as: the hash of the same config today, where its row has that of an earlier version.
     """
 
@@ -50,6 +51,7 @@ class Published(BaseModel):
     last: Row | None = None
     dev_in_test: dict[str, int] | None = None
     known_as: str | None = None
+    made: str | None = None
 
     @property
     def key(self) -> Key:

@@ -92,7 +92,7 @@ def test_the_files_of_a_run_by_hand(configure: Configure, tmp_path: Path) -> Non
     assert cost.forwards == 6 * 12 + 4 * 1 + 4 * 2
     assert cost.peak_bytes == 700
     assert cost.rotations == ((4, "aa"), (8, "bb"))
-    assert cost.refused == 1
+    assert (cost.refused, cost.refused_at) == (1, (2,))
     assert [(point.step, point.dev, point.seconds, point.forwards) for point in cost.curve] == [
         (3, 50.0, 11.0, 18), (6, 60.0, 26.0, 38),
     ]  # fmt: skip

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import otfkd.tables.jobs
 from otfkd.base.errors import Interrupted, UserError
 from otfkd.config.schema import Config
 from otfkd.data.sts import Suite
+from otfkd.runs.folder import RunFolder
 from otfkd.tables.built import differing, unfinished
 from otfkd.tables.definition import TableSpec
 from otfkd.tables.jobs import Outcome, table_jobs
@@ -94,6 +96,8 @@ def test_a_row_says_more_than_its_test_scores(make: Make, results: Path) -> None
     for one in read_published(results):
         assert one.last is not None and one.dev is not None and one.result.cost is not None
         assert (one.last.checkpoint, one.last.split, one.last.step) == ("last", "test", 4)
+        ended = RunFolder(Path(results.parent, one.folder)).read_timings()[-1].at
+        assert one.made == f"{datetime.fromtimestamp(ended, UTC):%Y-%m-%d}"
         assert one.dev == pytest.approx(one.result.cost.curve[-1].dev)
         assert one.dev_in_test == {}
 

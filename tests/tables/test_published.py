@@ -6,7 +6,7 @@ import pytest
 
 from otfkd.base.errors import UserError
 from otfkd.tables.published import Published, order_of, publish, read_published, tabulated
-from tests.support.published import make_spec, published, rows_of
+from tests.support.published import make_cost, make_spec, published, rows_of
 from tests.support.rows import make_row
 
 ORDER = order_of({"tiny": make_spec()}, "mini")
@@ -58,11 +58,13 @@ def test_rows_stand_in_the_order_of_their_seeds_and_of_the_definition(tmp_path: 
 def test_what_a_line_does_not_know_is_not_written_into_it(tmp_path: Path) -> None:
     """A line of an earlier version is read, and stays byte for byte what it is."""
     path = tmp_path / "mini.jsonl"
-    (old,) = published("simcse", rows_of(1.0))
+    (old,) = published("simcse", rows_of(1.0, cost=make_cost(refused=2)))
     (new,) = published("simcse", rows_of(2.0), table="new")
     publish([old], path, ORDER)
     before = path.read_text()
-    assert not any(key in before for key in ('"dev"', '"last"', '"dev_in_test"', '"known_as"'))
+    assert not any(
+        key in before for key in ('"dev"', '"last"', '"dev_in_test"', '"known_as"', '"made"', '"refused_at"')
+    )
     publish([new.model_copy(update={"dev": 80.5, "last": new.result, "dev_in_test": {}})], path, ORDER)
     assert before in path.read_text()
     found = {one.table: one for one in read_published(path)}
