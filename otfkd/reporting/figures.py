@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 
 from otfkd.base.errors import UserError
 from otfkd.reporting.methods import Course, Method, Moment, TrainedRun, shared_moments
-from otfkd.reporting.style import Look, looks, put_legend, styled, width_for
+from otfkd.reporting.style import Look, looks, looks_for, put_legend, styled, width_for
 from otfkd.runs.rotations import Rotated
 
 BEFORE, AFTER = 0, 1  # of a rotation
@@ -25,10 +25,14 @@ _AGREEMENT = {"agreement": "Agreement (Spearman)", "kl": "KL (nats)"}
 
 
 @styled()
-def curves(methods: Sequence[Method[Course]]) -> Figure:
+def curves(methods: Sequence[Method[Course]], known: Mapping[str, Look] | None = None) -> Figure:
     """Dev score against optimizer step, a line a method, above the generations of its teachers.
 
     Thick is the mean over seeds, thin is each of them, their range is shaded; a star is the step that dev chose.
+
+    Args:
+        methods: at most as many as there are looks, where none are known.
+        known: looks by label; None takes the first ones.
     """
     width = width_for(len(methods))
     lanes = [lane for method in methods for lane in _lanes(method, letters=int(16 * width))]
@@ -39,7 +43,8 @@ def curves(methods: Sequence[Method[Course]]) -> Figure:
     above, below = rows[0], rows[-1]
     for step in sorted({step for lane in lanes for step in lane.course.rotated}):
         above.axvline(step, color="0.8", linewidth=0.7, zorder=0, label="_rotation")
-    for number, (method, look) in enumerate(zip(methods, looks(len(methods)), strict=True)):
+    styles = looks_for([method.label for method in methods], known)
+    for number, (method, look) in enumerate(zip(methods, styles, strict=True)):
         _draw_dev(above, method, look, number)
     above.set_ylabel("Dev score (Spearman × 100)")
     below.set_xlabel("Optimizer step")

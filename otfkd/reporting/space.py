@@ -1,6 +1,6 @@
 """Pictures of the space of embeddings, before and after training."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from otfkd.base.errors import UserError
 from otfkd.reporting.methods import seeds
-from otfkd.reporting.style import COLUMN, PAGE, looks, put_legend, styled
+from otfkd.reporting.style import COLUMN, PAGE, Look, looks_for, put_legend, styled
 
 Array = NDArray[np.float64]
 
@@ -109,18 +109,19 @@ def _draw_ridges(axes: Axes, groups: Sequence[Array], heights: Array, edges: Arr
 
 
 @styled()
-def geometry(placements: Sequence[Placement], width: float = COLUMN) -> Figure:
+def geometry(placements: Sequence[Placement], width: float = COLUMN, known: Mapping[str, Look] | None = None) -> Figure:
     """Alignment against uniformity (Wang and Isola 2020), a point an encoder; lower is better in both.
 
     Args:
         placements: of the encoders.
         width: inches.
+        known: looks by label; None takes the first ones.
     """
     # Trained ones first, so that a method looks the same in every figure.
     labels = list(dict.fromkeys(one.label for one in sorted(placements, key=lambda one: one.seed is None)))
     figure = Figure(figsize=(width, 2.7), layout="constrained")
     axes = figure.subplots()
-    for label, look in zip(labels, looks(len(labels)), strict=True):
+    for label, look in zip(labels, looks_for(labels, known), strict=True):
         own = [one for one in placements if one.label == label]
         untrained = own[0].seed is None
         axes.plot(

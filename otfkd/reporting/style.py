@@ -3,11 +3,12 @@
 import contextlib
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import matplotlib.style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -80,6 +81,22 @@ def looks(number: int) -> tuple[Look, ...]:
     return LOOKS[:number]
 
 
+def many_looks(number: int) -> tuple[Look, ...]:
+    """Looks for more series than one figure holds: a colour comes again with another line and another marker."""
+    kinds = len(LOOKS)
+    pairs = [(LOOKS[at % kinds], LOOKS[(at + at // kinds) % kinds]) for at in range(number)]
+    return tuple(Look(first.colour, second.line, second.marker) for first, second in pairs)
+
+
+def looks_for(labels: Sequence[str], known: Mapping[str, Look] | None) -> tuple[Look, ...]:
+    """A look for each of some series: the known ones, or else the first ones.
+
+    Raises:
+        UserError: as `looks`.
+    """
+    return looks(len(labels)) if known is None else tuple(known[label] for label in labels)
+
+
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
     """Our settings over matplotlib's own defaults, whatever the user's; put back afterwards."""
@@ -122,11 +139,13 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 def inline_svg(figure: Figure, name: str) -> str:
     """An <svg> to stand in a page beside others: its ids begin with its name, and it links to nothing outside.
 
+    Its letters are text, which can be searched and set in a page's own fonts, and it has no ground of its own.
     Matplotlib's ids of clips and markers are hashes of floats, of which processors round the last bit differently; here
     they count.
     """
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={**_UNDATED, "Format": None, "Type": None})
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={**_UNDATED, "Format": None, "Type": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :].rstrip()
     hashes = dict.fromkeys(re.findall(r'\bid="([a-z][0-9a-f]{10})"', text))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from otfkd.reporting.methods import seeds
-from otfkd.reporting.style import COLUMN, Look, legend_above, looks, styled
+from otfkd.reporting.style import COLUMN, Look, legend_above, looks_for, styled
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,11 @@ def _counted(label: str, points: Sequence[Setting]) -> str:
 
 @styled()
 def against_interval(
-    points: Sequence[Setting], measure: str, fixed: Mapping[str, tuple[float, ...]] | None = None, width: float = COLUMN
+    points: Sequence[Setting],
+    measure: str,
+    fixed: Mapping[str, tuple[float, ...]] | None = None,
+    width: float = COLUMN,
+    known: Mapping[str, Look] | None = None,
 ) -> Figure:
     """Score against rotation interval: means with a bar of one standard deviation to each side, every seed a dot.
 
@@ -54,13 +58,14 @@ def against_interval(
         measure: what the scores are, with their unit.
         fixed: scores of what has no interval, one a seed, drawn as a level.
         width: inches.
+        known: looks by label; None takes the first ones.
     """
     figure = Figure(figsize=(width, 2.6), layout="constrained")
     axes = figure.subplots()
     axes.set_xscale("log")
     labels = list(dict.fromkeys(point.label for point in points))
     levels = fixed or {}
-    styles = looks(len(labels) + len(levels))
+    styles = looks_for([*labels, *levels], known)
     handles: list[Artist | Container] = []
     for label, look in zip(labels, styles, strict=False):
         own = sorted((point for point in points if point.label == label), key=lambda point: point.x)
@@ -104,20 +109,23 @@ def pareto_front(points: Sequence[Setting]) -> list[Setting]:
 
 
 @styled()
-def against_compute(points: Sequence[Setting], measure: str, width: float = COLUMN) -> Figure:
+def against_compute(
+    points: Sequence[Setting], measure: str, width: float = COLUMN, known: Mapping[str, Look] | None = None
+) -> Figure:
     """Score against compute: a point a method, filled on the Pareto front, with a bar of one standard deviation.
 
     Args:
         points: each with its compute in encoder forward passes.
         measure: what the scores are, with their unit.
         width: inches.
+        known: looks by label; None takes the first ones.
     """
     figure = Figure(figsize=(width, 2.8), layout="constrained")
     axes = figure.subplots()
     axes.set_xscale("log")
     front = pareto_front(points)
     handles: list[Artist | Container] = []
-    for point, look in zip(points, looks(len(points)), strict=True):
+    for point, look in zip(points, looks_for([point.label for point in points], known), strict=True):
         handles.append(axes.errorbar(
             [point.x], [point.mean], [point.spread], color=look.colour, marker=look.marker, linestyle="",
             mfc=look.colour if point in front else "white", markersize=5, capsize=2, elinewidth=0.8, zorder=3,

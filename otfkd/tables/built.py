@@ -7,6 +7,8 @@ from otfkd.base.files import write_text
 from otfkd.tables.cited import pages, written
 from otfkd.tables.definition import TableSpec, load_table
 from otfkd.tables.drawings import drawings
+from otfkd.tables.looks import page_looks
+from otfkd.tables.measured import backbones
 from otfkd.tables.published import Published, read_published, tabulated
 from otfkd.tables.report import report
 
@@ -52,13 +54,13 @@ def _defined(
 
 def figures(profile: str, published: Sequence[Published], specs: Mapping[str, TableSpec]) -> dict[str, str]:
     """File names and texts of the figures that are in the report too."""
-    drawn = {
-        f"{name}-{number}.svg": drawing.svg
-        for name, spec in specs.items()
-        for number, drawing in enumerate(
-            drawings(name, spec, profile, [one for one in published if one.table == name]), 1
-        )
-    }
+    # With the looks of the whole report, so that these are the figures of its page.
+    looks = page_looks({**_defined(profile, published, specs), **specs}, profile, published)
+    drawn: dict[str, str | None] = {}
+    for name, spec in specs.items():
+        own = [one for one in published if one.table == name]
+        every = [one for part in backbones(spec, profile, own) for one in drawings(name, part, looks[name])]
+        drawn |= {f"{name}-{number}.svg": one.svg for number, one in enumerate(every, 1)}
     return {file: svg for file, svg in drawn.items() if svg is not None}
 
 

@@ -31,6 +31,7 @@ class RowSpec(Spec):
         experiment: what to train; None scores the encoder as it comes.
         teacher: the row whose run of the same seed is the initial teacher.
         student: the row whose run of the same seed is trained further.
+        against: the row that the report compares it with; None is the table's baseline.
         overrides: further keys, in command-line style.
         sweep: makes several rows of this one.
     """
@@ -40,6 +41,7 @@ class RowSpec(Spec):
     experiment: str | None
     teacher: str | None = None
     student: str | None = None
+    against: str | None = None
     overrides: tuple[str, ...] = ()
     sweep: SweepSpec | None = None
 
@@ -60,6 +62,7 @@ class RowSpec(Spec):
                 experiment=self.experiment,
                 teacher=self.teacher,
                 student=self.student,
+                against=self.against,
                 overrides=(*self.overrides, f"{self.sweep.key}={value}"),
             )
             for value in self.sweep.values.get(profile, ())
@@ -113,6 +116,12 @@ class TableSpec(Spec):
     def at(self, profile: str) -> tuple[RowSpec, ...]:
         """The rows at a profile, sweeps expanded."""
         return tuple(row for spec in self.rows for row in spec.expanded(profile))
+
+    def references(self, profile: str) -> dict[str, str]:
+        """The row that each is compared with; none for the baseline, and none in a table of costs."""
+        found = {row.name: row.against or self.baseline for row in self.at(profile)}
+        known = {name: other for name, other in found.items() if other is not None and other != name}
+        return {} if self.kind == "cost" else known
 
     def lineage(self, row: RowSpec, profile: str) -> tuple[str, ...]:
         """The rows whose runs a row's runs started from, and what these started from, each once."""
@@ -179,8 +188,16 @@ def _check(spec: TableSpec, profile: str, path: Path) -> None:
     alike = next((label for label in labels if labels.count(label) > 1), None)
     if alike is not None:
         raise UserError(f"{path}: two rows are labelled '{alike}': say in each what it has that the other has not")
+    _check_compared(spec, spec.at(profile), path)
+
+
+def _check_compared(spec: TableSpec, rows: Sequence[RowSpec], path: Path) -> None:
+    names = [row.name for row in rows]
     if spec.baseline is not None and spec.baseline not in names:
         raise UserError(f"{path}: the baseline {spec.baseline} is no row: name one of {', '.join(names)}")
+    for row in rows:
+        if row.against is not None and (row.against not in names or row.against == row.name):
+            raise UserError(f"{path}: row {row.name} is against {row.against}, which is no other row: name another row")
 
 
 def _check_starts(rows: Sequence[RowSpec], path: Path) -> None:

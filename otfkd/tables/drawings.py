@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 
 from matplotlib.figure import Figure
 
@@ -10,18 +9,20 @@ from otfkd.base.errors import UserError
 from otfkd.reporting.figures import curves
 from otfkd.reporting.methods import Course, Method
 from otfkd.reporting.space import Placement, geometry
-from otfkd.reporting.style import inline_svg
+from otfkd.reporting.style import Look, inline_svg
 from otfkd.reporting.tradeoffs import Setting, against_compute, against_interval
 from otfkd.runs.rows import Row
-from otfkd.tables.columns import total_forwards
-from otfkd.tables.definition import RowSpec, TableSpec
+from otfkd.tables.definition import RowSpec
+from otfkd.tables.looks import Looks
+from otfkd.tables.measured import Backbone
 from otfkd.tables.published import Published
 
 _INTERVAL = "schedule.every"
 _TOGETHER = 5  # methods whose curves one figure can hold and still be read
 _WIDTH = 6.0  # inches, of a page
 
-
+# The looks of a table's rows, by label.
+Known = Mapping[str, Look]
 # Captions and figures; no figure where the caption says why.
 Captioned = Iterator[tuple[str, Figure | None]]
 
@@ -34,71 +35,20 @@ class Drawing:
     svg: str | None = None
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What one backbone's figures are drawn from."""
-
-    spec: TableSpec
-    profile: str
-    runs: Mapping[str, Sequence[Published]]  # by row, in the order of their seeds
-
-    @property
-    def rows(self) -> list[RowSpec]:
-        """Those that something is published of."""
-        return [row for row in self.spec.at(self.profile) if row.name in self.runs]
-
-    @property
-    def measure(self) -> str:
-        tasks = next(iter(self.runs.values()))[0].result.scores
-        what = "Accuracy (%)" if self.spec.kind == "transfer" else "Spearman × 100"
-        return f"{what}, {f'mean of {len(tasks)} tasks' if len(tasks) > 1 else next(iter(tasks))}"
-
-    def scores(self, row: RowSpec) -> tuple[float, ...]:
-        """Of each seed.
-
-        Raises:
-            UserError: one has no average, and a mean over the others would be another number.
-        """
-        found = [one.result.average for one in self.runs[row.name]]
-        known = [score for score in found if score is not None]
-        if len(known) < len(found):
-            raise UserError(f"the average of {row.label} is undefined with {len(found) - len(known)} of its seeds")
-        return tuple(known)
-
-    def compute(self, row: RowSpec) -> float | None:
-        """Encoder passes, mean over seeds; None where a run, or one that it started from, is not known."""
-        results = [one.result for one in self.runs[row.name]]
-        known = [result for result in results if result.cost is not None]
-        lineage = self.spec.lineage(row, self.profile)
-        earlier = {result.seed: self._of_seed(lineage, result.seed) for result in results}
-        if not known or any(len(rows) < len(lineage) for rows in earlier.values()):
-            return None
-        return fmean(total_forwards(result, earlier[result.seed]) for result in known)
-
-    def _of_seed(self, names: Sequence[str], seed: int | None) -> list[Row]:
-        published = [one for name in names for one in self.runs.get(name, ())]
-        return [one.result for one in published if one.result.seed == seed]
-
-
-def drawings(name: str, spec: TableSpec, profile: str, published: Sequence[Published]) -> Iterator[Drawing]:
-    """The figures that a table's definition asks for, backbone by backbone.
+def drawings(name: str, part: Backbone, known: Looks) -> Iterator[Drawing]:
+    """The figures that a table's definition asks for of one backbone.
 
     Args:
         name: of the table.
-        spec: its definition.
-        profile: at which it was made.
-        published: its rows.
+        part: what was measured.
+        known: the looks of its rows.
     """
     draw = {"interval": _interval, "curves": _curves, "compute": _compute, "geometry": _geometry}
-    for model in spec.profiles[profile].models or (None,):
-        own: dict[str, list[Published]] = {}
-        for one in sorted(published, key=lambda one: one.result.seed or 0):
-            if one.model == model:
-                own.setdefault(one.row, []).append(one)
-        for kind in spec.figures if own else ():
-            mark = "-".join(filter(None, [name, model, kind]))
-            for drawing in _drawn(draw[kind](_Part(spec, profile, own)), mark):
-                yield drawing if model is None else replace(drawing, caption=f"{model}: {drawing.caption}")
+    labels = {row.label: known[row.name] for row in part.rows}
+    for kind in part.spec.figures if part.runs else ():
+        mark = "-".join(filter(None, [name, part.model, kind]))
+        for drawing in _drawn(draw[kind](part, labels), mark):
+            yield drawing if part.model is None else replace(drawing, caption=f"{part.model}: {drawing.caption}")
 
 
 def _drawn(captioned: Captioned, mark: str) -> Iterator[Drawing]:
@@ -110,7 +60,7 @@ def _drawn(captioned: Captioned, mark: str) -> Iterator[Drawing]:
         yield Drawing(f"A figure is not drawn: {error}.")
 
 
-def _interval(part: _Part) -> Captioned:
+def _interval(part: Backbone, known: Known) -> Captioned:
     """Rows that sweep the interval against their scores; the table's other rows are levels."""
     points = [point for spec in part.spec.rows for point in _swept(part, spec)]
     if not points:
@@ -121,11 +71,21 @@ def _interval(part: _Part) -> Captioned:
     yield (
         "Test score against the distillation interval. Every dot is a seed; bars and bands are one standard deviation "
         "over seeds to each side of the mean.",
-        against_interval(points, part.measure, levels, _WIDTH),
+        against_interval(points, part.measure, levels, _WIDTH, {**_of_sweeps(part, known), **known}),
     )
 
 
-def _swept(part: _Part, spec: RowSpec) -> list[Setting]:
+def _of_sweeps(part: Backbone, known: Known) -> Known:
+    """A line through several rows looks like the first of them."""
+    return {
+        spec.label.format(value="N"): known[row.label]
+        for spec in part.spec.rows
+        for row in reversed(spec.expanded(part.profile))
+        if spec.sweep is not None and row.label in known
+    }
+
+
+def _swept(part: Backbone, spec: RowSpec) -> list[Setting]:
     """The rows that one with a sweep of the interval stands for, as far as they are finished."""
     if spec.sweep is None or spec.sweep.key != _INTERVAL:
         return []
@@ -134,7 +94,7 @@ def _swept(part: _Part, spec: RowSpec) -> list[Setting]:
     return [Setting(label, float(value), part.scores(row)) for value, row in rows if row.name in part.runs]
 
 
-def _curves(part: _Part) -> Captioned:
+def _curves(part: Backbone, known: Known) -> Captioned:
     """The baseline and a few methods a figure."""
     methods = {row.name: _method(row, part.runs[row.name]) for row in part.rows if row.experiment is not None}
     shown = {name: method for name, method in methods.items() if method is not None}
@@ -143,11 +103,13 @@ def _curves(part: _Part) -> Captioned:
         return
     base = [shown.pop(part.spec.baseline)] if part.spec.baseline in shown else []
     others, room = list(shown.values()), _TOGETHER - len(base)
+    uncertain = _uncertain(part)
     for start in range(0, max(1, len(others)), room):
         yield (
             "Dev score against the optimizer step, above the generations of each method's teacher. Thick is the mean "
-            "over seeds, thin is each seed, their range is shaded; a star is the step that dev chose.",
-            curves([*base, *others[start : start + room]]),
+            "over seeds, thin is each seed, their range is shaded; a star is the step that dev chose, a cross a "
+            "rotation that was due and refused." + uncertain,
+            curves([*base, *others[start : start + room]], known),
         )
 
 
@@ -157,16 +119,29 @@ def _method(row: RowSpec, published: Sequence[Published]) -> Method[Course] | No
     return Method(row.label, tuple(courses)) if len(courses) == len(published) else None
 
 
+def _uncertain(part: Backbone) -> str:
+    """What is known of refused rotations that cannot be drawn."""
+    counts = {
+        f"{row.label} seed {one.result.seed}: {cost.refused}"
+        for row in part.rows
+        for one in part.runs[row.name]
+        if (cost := one.result.cost) is not None and cost.refused and cost.refused_at is None
+    }
+    return (
+        f" Of some refusals the rows tell the number and not the step ({'; '.join(sorted(counts))})." if counts else ""
+    )
+
+
 def _course(row: Row) -> Course | None:
     if row.seed is None or row.cost is None or not row.cost.curve:
         return None
     dev = {point.step: point.dev for point in row.cost.curve}
     rotated = tuple(step for step, sha256 in row.cost.rotations if sha256 is not None)
     follows = next((step for step, sha256 in row.cost.rotations if sha256 is None), None)
-    return Course(row.seed, dev, rotated, follows=follows)
+    return Course(row.seed, dev, rotated, row.cost.refused_at or (), follows=follows)
 
 
-def _compute(part: _Part) -> Captioned:
+def _compute(part: Backbone, known: Known) -> Captioned:
     costs = [(row, part.compute(row)) for row in part.rows]
     points = [Setting(row.label, cost, part.scores(row)) for row, cost in costs if cost is not None]
     if not points:
@@ -175,11 +150,11 @@ def _compute(part: _Part) -> Captioned:
     yield (
         "Test score against compute, the initial teacher's training counted too; bars are one standard deviation over "
         "seeds to each side of the mean. Filled points are on the Pareto front: nothing as cheap scores higher.",
-        against_compute(points, part.measure, _WIDTH),
+        against_compute(points, part.measure, _WIDTH, known),
     )
 
 
-def _geometry(part: _Part) -> Captioned:
+def _geometry(part: Backbone, known: Known) -> Captioned:
     placements = [
         Placement(row.label, one.result.seed, one.geometry["alignment"], one.geometry["uniformity"])
         for row in part.rows
@@ -195,5 +170,5 @@ def _geometry(part: _Part) -> Captioned:
         return
     yield (
         "Alignment of positive dev pairs (grade above 4) against uniformity of dev sentences; lower is better in both.",
-        geometry(placements, _WIDTH),
+        geometry(placements, _WIDTH, known),
     )

@@ -5,13 +5,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from otfkd.base.errors import UserError
-from otfkd.evaluation.significance import ALPHA, alike, holm, paired_t
 from otfkd.runs.rows import Row
 from otfkd.tables.columns import COSTS, average_of_scores, cost_columns, score_columns
 from otfkd.tables.definition import RowSpec, TableSpec
+from otfkd.tables.differences import differences
 from otfkd.tables.notes import notes, rotates, unrotated
 from otfkd.tables.table import Cell, Line, Part, Table
 
@@ -169,8 +167,10 @@ def _bold(spec: TableSpec, profile: str, lines: Sequence[Line]) -> list[Line]:
     """Mark what beats the baseline over seeds; Holm's correction is over all tests of the part."""
     if spec.baseline is None or spec.kind == "cost":
         return list(lines)
-    base = lines[[row.name for row in spec.at(profile)].index(spec.baseline)]
-    better = _better(base, lines)
+    base = [row.name for row in spec.at(profile)].index(spec.baseline)
+    others = {at: base for at in range(len(lines)) if at != base}
+    found = differences(lines, others, range(len(lines[base].cells)))
+    better = {place for place, one in found.items() if one.apart and one.gain > 0}
     return [
         replace(
             line,
@@ -178,27 +178,3 @@ def _bold(spec: TableSpec, profile: str, lines: Sequence[Line]) -> list[Line]:
         )
         for at, line in enumerate(lines)
     ]
-
-
-def _better(base: Line, lines: Sequence[Line]) -> set[tuple[int, int]]:
-    """The cells that beat the baseline's, by line and column."""
-    tests = {
-        (at, column): test
-        for at, line in enumerate(lines)
-        if line is not base
-        for column, cell in enumerate(line.cells)
-        if (test := _test(base.cells[column], cell)) is not None
-    }
-    adjusted = holm([p for _, p in tests.values()])
-    return {place for (place, (gain, _)), p in zip(tests.items(), adjusted, strict=True) if gain > 0 and p < ALPHA}
-
-
-def _test(base: Cell, cell: Cell) -> tuple[float, float] | None:
-    """A cell's gain and the p of none, over common seeds; None for fewer than two, an untrained encoder having none."""
-    common = [seed for seed in cell.values if seed is not None and seed in base.values]
-    if len(common) < 2:
-        return None
-    before, after = (np.array([one.values[seed] for seed in common]) for one in (base, cell))
-    # Alike, as accuracies of few examples can be, it has no p of its own and still counts among the tests.
-    p = 1.0 if alike(before, after) else paired_t(before, after)[1]
-    return float(after.mean()) - float(before.mean()), p

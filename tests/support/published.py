@@ -43,17 +43,19 @@ def rows_of(*scores: float, task: str = "tiny", **changes: Any) -> list[Row]:
 def published(
     row: str, rows: Sequence[Row], *, table: str = "tiny", model: str | None = None,
     geometry: Callable[[Row], dict[str, float]] = lambda row: {"alignment": 0.2, "uniformity": -2.0},
+    arguments: Sequence[str] = (), **more: Any,
 ) -> list[Published]:  # fmt: skip
-    """What is published of some rows."""
+    """What is published of some rows; `arguments` are those of the command, but for profile and seed."""
     return [
         Published(
             table=table,
             row=row,
             model=model,
-            arguments=(f"experiment={row}", "profile=mini", f"seed={one.seed}"),
+            arguments=(*(arguments or [f"experiment={row}"]), "profile=mini", f"seed={one.seed}"),
             folder=f"../../runs/{row}/0123456789/s{one.seed}",
             geometry=geometry(one),
             result=one,
+            **more,
         )
         for one in rows
     ]

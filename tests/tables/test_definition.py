@@ -101,6 +101,20 @@ def test_a_baseline_is_a_row(define: Callable[..., None]) -> None:
         load_table("tiny", "mini")
 
 
+@pytest.mark.parametrize("against", ["nonesuch", "otfkd"])
+def test_a_row_is_against_another_row(define: Callable[..., None], against: str) -> None:
+    define(rows=[*ROWS[:2], {**ROWS[2], "against": against}])
+    with pytest.raises(UserError, match=f"row otfkd is against {against}, which is no other row: name another row"):
+        load_table("tiny", "mini")
+
+
+def test_rows_of_a_sweep_are_all_against_the_same_row() -> None:
+    spec = make_spec(rows=[*ROWS, {**SWEPT, "against": "otfkd"}], baseline="simcse")
+    wanted = {"encoder": "simcse", "otfkd": "simcse", "every_10": "otfkd", "every_20": "otfkd"}
+    assert spec.references("mini") == wanted
+    assert make_spec(baseline="simcse", kind="cost").references("mini") == {}
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"sedes": [1]}, {"profiles": {"mini": {"seeds": ["one"]}}}, {"rows": [{"name": "x"}]}, {"kind": "speed"},

@@ -14,12 +14,14 @@ from otfkd.runs.rows import Row
 from otfkd.tables.built import built, differing
 from otfkd.tables.definition import TableSpec
 from otfkd.tables.drawings import drawings
+from otfkd.tables.looks import page_looks
+from otfkd.tables.measured import backbones
 from otfkd.tables.published import Published, order_of, publish, read_published, tabulated
 from otfkd.tables.report import report
 from tests.support.published import ROWS, SWEPT, make_cost, make_spec, published, rows_of
 from tests.support.rows import make_row
 
-VOID = {"meta", "br", "path", "use", "rect", "circle"}
+VOID = {"meta", "br", "path", "use", "rect", "circle", "line", "input"}
 ORDER = order_of({}, "mini")
 SPEC = make_spec(
     title="Scores & <more>", baseline="simcse", rows=[*ROWS, SWEPT],
@@ -67,13 +69,13 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         within = [tag for tag, _ in self._open]
-        if {"style", "svg", "title"} & {*within}:
+        if {"style", "svg", "title", "script"} & {*within}:
             return
         if data.strip():
             self.said.append(data.strip())
         if "td" in within or "th" in within:
             self.tables[-1][-1][-1] += data
-            if "strong" in within and "span" not in within:
+            if "strong" in within and within[-1] == "strong":
                 self.bold.append(data)
             if any(attributes.get("class") == "quoted" for _, attributes in self._open) and "th" in within:
                 self.quoted.append(data)
@@ -94,12 +96,21 @@ def costly(rows: list[Row], forwards: int, rotations: Iterator[int] | tuple[int,
 
 def some_rows() -> list[Published]:
     return [
-        *published("encoder", [make_row({"tiny": 30.0}, seed=None, config_hash=None, name="minilm")]),
-        *published("simcse", costly(rows_of(50.0, 51.0), 100)),
-        *published("otfkd", costly(rows_of(60.0, 61.2), 120, (10,))),
-        *published("every_10", costly(rows_of(62.0, 61.0), 120, (10,))),
-        *published("every_20", costly(rows_of(64.0, 66.0), 110)),
-    ]
+        *published(
+            "encoder", [make_row({"tiny": 30.0}, seed=None, config_hash=None, name="minilm")],
+            arguments=["experiment=simcse"],
+        ),
+        *published("simcse", costly(rows_of(50.0, 51.0), 100), known_as="simcse"),
+        *published("otfkd", costly(rows_of(60.0, 61.2), 120, (10,)), known_as="otfkd"),
+        *published(
+            "every_10", costly(rows_of(62.0, 61.0), 120, (10,)), known_as="every_10",
+            arguments=["experiment=otfkd", "schedule.every=10"],
+        ),
+        *published(
+            "every_20", costly(rows_of(64.0, 66.0), 110), known_as="every_20",
+            arguments=["experiment=otfkd", "schedule.every=20"],
+        ),
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -117,14 +128,17 @@ def test_the_first_line_says_what_the_profile_is(page: Page) -> None:
 
 
 def test_it_is_whole_by_itself(page: Page, text: str) -> None:
-    """No script, nothing fetched: addresses are only of sections, runs, and what is cited."""
-    assert "script" not in {tag for tag, _ in page.tags}
+    """Nothing is fetched: addresses are only of sections, runs, files that the page holds, and what is cited."""
+    assert [attributes for tag, attributes in page.tags if tag == "script"] == [{}]
+    assert not any(word in text for word in ("fetch(", "XMLHttpRequest", "import(", "WebSocket", "sendBeacon"))
     assert "link" not in {tag for tag, _ in page.tags} and "img" not in {tag for tag, _ in page.tags}
     assert page.attributes("src") == []
     assert "@import" not in text and "url(http" not in text
     outside = [address for address in page.attributes("href") if address.startswith("http")]
     assert outside == ["https://hdl.handle.net/10356/174236"]
     assert all(address.startswith("#") for address in page.attributes("xlink:href"))
+    relative = [address for address in page.attributes("href") if address[0] != "#" and ":" not in address]
+    assert relative and all(address.startswith("../../../runs/") for address in relative)
 
 
 def test_its_ids_are_one_each_and_all_links_inside_lead_somewhere(page: Page, text: str) -> None:
@@ -139,12 +153,12 @@ def test_its_ids_are_one_each_and_all_links_inside_lead_somewhere(page: Page, te
 def test_its_numbers_are_the_tables(page: Page) -> None:
     table = tabulated("tiny", SPEC, "mini", some_rows())
     shown = [[cell.replace("\xa0", " ") for cell in row] for row in page.tables[0]]
-    assert shown[0] == ["", "n", "generation", "tiny"]
-    assert shown[1:] == [
+    assert shown[0] == ["", "n", "generation", "tiny", "difference of tiny", "passes"]
+    assert [row[:4] for row in shown[1:]] == [
         [line.label, str(line.n), line.generation, *(cell.text(" ± ") for cell in line.cells)]
         for line in table.parts[0].lines
     ]
-    assert page.bold == [f"{line.cells[0].mean:.2f}" for line in table.parts[0].lines if line.cells[0].better]
+    assert [row[5] for row in shown[1:]] == ["—", "100", "220", "220", "210"]
 
 
 def test_bold_and_quoted_are_set_apart() -> None:
@@ -157,9 +171,10 @@ def test_bold_and_quoted_are_set_apart() -> None:
         *published("good", rows_of(60.0, 61.1, 62.0), model="bert_base"),
     ]
     page = Page.of(report({"tiny": spec}, "mini", made))
-    assert page.bold == ["61.03"]
+    # Differences 10, 10.1 and 10: mean 10.03, and t(0.975, 2) = 4.303 times 0.0577 / sqrt(3) is 0.143.
+    assert page.bold == ["−10.03 (−10.18 to −9.89)", "61.03", "+10.03 (9.89 to 10.18)"]
     assert page.quoted == ["Quoted as published, not measured here", "Theirs (Table 5)"]
-    assert page.tables[0][-1] == ["Theirs (Table 5)", "—", "—", "99.50"]
+    assert page.tables[0][-1] == ["Theirs (Table 5)", "—", "—", "99.50", "", ""]
 
 
 def test_what_is_written_into_it_is_text(page: Page) -> None:
@@ -168,30 +183,32 @@ def test_what_is_written_into_it_is_text(page: Page) -> None:
 
 
 def test_the_figures_that_the_table_asks_for(text: str, page: Page) -> None:
-    labels = [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg"]
+    labels = [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg" and "aria-label" in attributes]
     assert [str(label).split(",")[0].split(".")[0] for label in labels] == [
         "Test score against the distillation interval",
         "Dev score against the optimizer step",
         "Test score against compute",
         "Alignment of positive dev pairs (grade above 4) against uniformity of dev sentences; lower is better in both",
     ]
-    assert text.count("<figcaption>") == len(labels) == 4
+    assert text.count('<figure class="drawn">') == len(labels) == 4
+    assert ">Compute (encoder forward passes, log scale)</text>" in text  # letters and no outlines
 
 
 def test_how_each_row_was_made(page: Page) -> None:
-    made = {row[0]: row[1:] for row in page.tables[-1]}
-    assert made["Encoder"] == ["otfkd-eval model=minilm model.pooler=cls", "encoder/0123456789 sNone"]
-    assert made["SimCSE"][0] == "otfkd-train -m experiment=simcse profile=mini seed=0,1"
-    assert made["On the fly"][0] == (
-        "otfkd-train -m experiment=otfkd profile=mini seed=0,1 teacher=(run of 'SimCSE', same seed)"
-    )
-    facts = {row[0]: row[1] for row in page.tables[-2]}
-    assert facts["Command"] == "otfkd-reproduce --profile mini --tables tiny"
+    facts = {row[0]: row[1] for row in page.tables[-1]}
+    assert facts["Command"] == "otfkd-reproduce --profile mini --tables tiny copy"  # and the button
+    assert facts["Encoder"] == "minilm, pooler cls"
     assert facts["Seeds"] == "0, 1"
-    assert facts["Trained on"] == f"sha256 {'c' * 64}"
+    assert facts["Runs ended"] == "not recorded for 9 of the 9 rows"
+    assert facts["Trained on"] == f"mini, sha256 {'c' * 64}"
     assert facts["Scored on"] == f"tiny, sha256 {'5' * 64}"
     assert "torch 2.13.0" in facts["Made with"] and "0123456789ab" in facts["Made with"]
     assert facts["Protocols"] == "cosine, 128 tokens"
+    at = page.said.index("On the fly", page.said.index("Protocols"))
+    assert page.said[at + 1] == (
+        "for seed in 0 1; do otfkd-train experiment=otfkd profile=mini teacher=runs/simcse/simcse/s$seed "
+        "seed=$seed; done"
+    )
 
 
 def test_it_links_to_run_folders_from_where_it_lies(tmp_path: Path) -> None:
@@ -220,7 +237,9 @@ def test_another_number_gives_another_page(text: str) -> None:
 
 
 def captions(spec: TableSpec, rows: list[Published]) -> list[tuple[str, bool]]:
-    return [(one.caption, one.svg is not None) for one in drawings("tiny", spec, "mini", rows)]
+    looks = page_looks({"tiny": spec}, "mini", rows)["tiny"]
+    every = [one for part in backbones(spec, "mini", rows) for one in drawings("tiny", part, looks)]
+    return [(one.caption, one.svg is not None) for one in every]
 
 
 def test_what_cannot_be_drawn_is_said() -> None:
@@ -263,17 +282,18 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
 
 def test_the_interval_is_drawn_of_its_sweep_and_levels(drawn: Mapping[str, list[Any]]) -> None:
     captions(SPEC, some_rows())
-    points, measure, levels, _ = drawn["against_interval"][0]
+    points, measure, levels, _, looks = drawn["against_interval"][0]
     assert [(point.label, point.x, point.scores) for point in points] == [
         ("Every N steps", 10.0, (62.0, 61.0)), ("Every N steps", 20.0, (64.0, 66.0)),
     ]  # fmt: skip
     assert levels == {"Encoder": (30.0,), "SimCSE": (50.0, 51.0), "On the fly": (60.0, 61.2)}
     assert measure == "Spearman × 100, tiny"
+    assert looks["Every N steps"] == looks["Every 10 steps"] != looks["Every 20 steps"]
 
 
 def test_compute_counts_the_teachers_too(drawn: Mapping[str, list[Any]]) -> None:
     captions(SPEC, some_rows())
-    points, _, _ = drawn["against_compute"][0]
+    points, _, _, _ = drawn["against_compute"][0]
     assert {point.label: point.x for point in points} == {
         "SimCSE": 100, "On the fly": 220, "Every 10 steps": 220, "Every 20 steps": 210,
     }  # fmt: skip
@@ -284,16 +304,16 @@ def test_compute_counts_what_a_fine_tuned_model_was_made_of(drawn: Mapping[str, 
     spec = make_spec(rows=[*ROWS, tuned], figures=["compute"])
     rows = {"simcse": costly(rows_of(1.0), 100), "otfkd": costly(rows_of(2.0), 120), "tuned": costly(rows_of(3.0), 30)}
     captions(spec, [one for name, made in rows.items() for one in published(name, made)])
-    points, _, _ = drawn["against_compute"][0]
+    points, _, _, _ = drawn["against_compute"][0]
     assert {point.label: point.x for point in points} == {"SimCSE": 100, "On the fly": 220, "Fine-tuned": 250}
     captions(spec, [one for name in ("simcse", "tuned") for one in published(name, rows[name])])
-    points, _, _ = drawn["against_compute"][1]
+    points, _, _, _ = drawn["against_compute"][1]
     assert [point.label for point in points] == ["SimCSE"]  # what the other was made of is not known
 
 
 def test_curves_are_of_the_rows_with_their_rotations(drawn: Mapping[str, list[Any]]) -> None:
     captions(SPEC, some_rows())
-    ((methods,),) = drawn["curves"]
+    ((methods, _),) = drawn["curves"]
     assert [method.label for method in methods] == ["SimCSE", "On the fly", "Every 10 steps", "Every 20 steps"]
     assert [run.seed for run in methods[1].runs] == [0, 1]
     assert (methods[1].runs[0].dev, methods[1].runs[0].rotated) == ({10: 40.0, 20: 45.0}, (10,))
@@ -303,17 +323,36 @@ def test_many_methods_are_drawn_in_several_figures_beside_the_baseline(drawn: Ma
     rows = [{"name": f"row{n}", "label": f"Row {n}", "experiment": "otfkd"} for n in range(8)]
     spec = make_spec(rows=rows, baseline="row3", figures=["curves"])
     captions(spec, [one for n in range(8) for one in published(f"row{n}", costly(rows_of(1.0), 100))])
-    assert [[method.label[-1] for method in methods] for (methods,) in drawn["curves"]] == [
+    assert [[method.label[-1] for method in methods] for methods, _ in drawn["curves"]] == [
         ["3", "0", "1", "2", "4"], ["3", "5", "6", "7"],
     ]  # fmt: skip
 
 
-def test_more_methods_than_a_figure_tells_apart_are_said_and_stop_nothing() -> None:
-    rows = [{"name": f"row{n}", "label": f"Row {n}", "experiment": "otfkd"} for n in range(10)]
+def test_a_figure_holds_more_methods_than_there_are_colours() -> None:
+    rows = [{"name": f"row{n}", "label": f"Row {n}", "experiment": "otfkd"} for n in range(12)]
     spec = make_spec(rows=rows, figures=["compute", "geometry"])
-    found = captions(spec, [one for n in range(10) for one in published(f"row{n}", costly(rows_of(1.0 + n), 100))])
-    reason = "A figure is not drawn: a figure tells 9 methods apart, not 10: name fewer runs."
-    assert found == [(reason, False), (reason, False)]
+    made = [one for n in range(12) for one in published(f"row{n}", costly(rows_of(1.0 + n), 100), known_as=f"{n}")]
+    assert [drawn for _, drawn in captions(spec, made)] == [True, True]
+    looks = page_looks({"tiny": spec}, "mini", made)["tiny"].values()
+    assert (
+        len({(look.colour, look.marker) for look in looks})
+        == len({(look.colour, str(look.line)) for look in looks})
+        == 12
+    )
+
+
+def test_refusals_are_drawn_where_the_rows_know_their_steps(drawn: Mapping[str, list[Any]]) -> None:
+    def refused(**known: Any) -> list[Published]:
+        cost = make_cost(2.0, 100, [(10, 40.0, 1.0), (20, 45.0, 2.0)], refused=2, **known)
+        return published("otfkd", [row.model_copy(update={"cost": cost}) for row in rows_of(1.0)])
+
+    spec = make_spec(figures=["curves"])
+    ((caption, _),) = captions(spec, refused(refused_at=(5, 10)))
+    assert drawn["curves"][0][0][0].runs[0].refused == (5, 10)
+    assert "tell the number" not in caption
+    ((caption, _),) = captions(spec, refused())
+    assert drawn["curves"][1][0][0].runs[0].refused == ()
+    assert caption.endswith("Of some refusals the rows tell the number and not the step (On the fly seed 0: 2).")
 
 
 # All that is built.
