@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from otfkd.distill.rotation import TeacherRotation as TeacherRotation
     from otfkd.distill.schedule import plan_schedule as plan_schedule
     from otfkd.distill.teacher import TeacherSlot as TeacherSlot
-    from otfkd.evaluation.api import SentenceEncoder as SentenceEncoder
     from otfkd.evaluation.api import evaluate as evaluate
     from otfkd.evaluation.api import load as load
+    from otfkd.evaluation.sentences import SentenceEncoder as SentenceEncoder
     from otfkd.training.train import train as train
 
 __version__ = "0.1.0"
 
 # Imported when they are asked for, so that `--help` pays for neither torch nor transformers.
 _PUBLIC = {
-    "SentenceEncoder": "otfkd.evaluation.api",
+    "SentenceEncoder": "otfkd.evaluation.sentences",
     "Schedule": "otfkd.config.sections",
     "TeacherRotation": "otfkd.distill.rotation",
     "TeacherSlot": "otfkd.distill.teacher",

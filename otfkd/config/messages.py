@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from otfkd.base.errors import UserError
 from otfkd.config.foreign import answer_to_value, find
+from otfkd.config.parts import PATTERN
 
 # Keys by the names they had; the schema marks each with `HashedAs`, so that published rows and users' finished runs
 # keep their names.
@@ -100,8 +101,8 @@ def unknown_flag(flag: str, schema: type[BaseModel]) -> UserError:
 
 def explain(error: ErrorDetails, valid: Sequence[str]) -> str:
     """What a schema has against a value, in one sentence."""
-    # Where a value may be text or a list, pydantic names the kind too.
-    key = ".".join(str(part) for part in error["loc"]).removesuffix(".str")
+    # Where a value may be of several kinds, pydantic names the kind too.
+    key = ".".join(part for part in map(str, error["loc"]) if re.fullmatch(r"\w+", part)).removesuffix(".str")
     if error["type"] == "extra_forbidden":
         return str(unknown_key(key, valid, f"{key}={error['input']}"))
     if error["type"] == "missing":
@@ -111,6 +112,10 @@ def explain(error: ErrorDetails, valid: Sequence[str]) -> str:
     if foreign := answer_to_value(key, error["input"]):
         return f"{key}={error['input']!r} is not valid: {foreign}"
     message = error["msg"].removeprefix("Input should be ")
+    if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] == PATTERN:
+        message = "an import path, package.module:name"
+    elif key == "objective.kd":
+        message += ", or the import path of a function of your own, package.module:name"
     if error["type"] == "string_type" and isinstance(given := error["input"], int | float):
         message += f", as in {to_paste(f'{key}={given}')}"
     return f"{key}={error['input']!r} is not valid: it must be {message}"

@@ -28,6 +28,7 @@ from otfkd.config.sections import (
     StudentConfig,
     TeacherConfig,
     TrainerConfig,
+    named_parts,
 )
 from otfkd.config.uses import SCORING, TRAINING, Needs
 
@@ -137,6 +138,11 @@ class Config(Root):
         return self.objective.distils
 
     @property
+    def parts(self) -> dict[str, list[str]]:
+        """The import paths of the user's own parts, by the keys that name them."""
+        return named_parts(self.objective, self.trainer, self.data, self.evaluation)
+
+    @property
     def precomputes(self) -> bool:
         """Whether the teacher is asked once for all sentences, not batch by batch."""
         return self.distils and self.teacher.precomputed
@@ -159,7 +165,7 @@ def _absolute_paths(values: dict[Any, Any]) -> None:
     # Relative paths mean the folder the command was started in, wherever the job ends up running.
     for section, key in _PATH_KEYS:
         node = values.get(section)
-        if not isinstance(node, dict):
+        if not isinstance(node, dict) or node.get("source") == "custom":  # whose data.path is an import path
             continue
         match node.get(key):
             case str(path):

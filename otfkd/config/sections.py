@@ -3,6 +3,7 @@
 Nothing here imports torch, so a command can refuse its arguments at once.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -17,10 +18,12 @@ from pydantic import (
 )
 
 from otfkd.config.markers import AddedLater, HashedAs
+from otfkd.config.parts import PATTERN
 
 Pooler = Literal["cls", "cls_head", "mean", "first_last_mean", "top2_mean", "last"]
 Compute = Literal["float32", "bfloat16"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+ImportPath = Annotated[str, Field(pattern=PATTERN)]  # of a part of a user's own
 
 
 class Node(BaseModel):
@@ -35,8 +38,8 @@ class ModelConfig(Node):
 
 
 class DataConfig(Node):
-    source: Literal["mini", "text", "hub", "stsb", "sick", "csv"]
-    path: str | list[str] | None  # files and patterns
+    source: Literal["mini", "text", "custom", "hub", "stsb", "sick", "csv"]
+    path: str | list[str] | None  # files and patterns; of the source custom an import path
     repo: str | None
     file: str | None
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)]  # sentences a micro-batch, over all processes
@@ -76,7 +79,7 @@ class ObjectiveConfig(Node):
     temperature: PositiveFloat
     mask_repeats: bool
     consistency_weight: NonNegativeFloat
-    kd: Literal["ce", "kl", "js", "listmle", "rank_margin", "mse", "cosine"]
+    kd: Literal["ce", "kl", "js", "listmle", "rank_margin", "mse", "cosine"] | ImportPath
     kd_weight: NonNegativeFloat
     kd_ramp: Literal["first", "rotation"] | None  # counted from the first teacher or from each one; None: constant
     kd_ramp_steps: PositiveInt | None
@@ -96,6 +99,11 @@ class ObjectiveConfig(Node):
     def distils(self) -> bool:
         """Whether the teacher's term counts."""
         return self.kd_weight > 0
+
+    @property
+    def own_kd(self) -> str | None:
+        """The import path of a loss of the user's own; None for one of otfkd's."""
+        return self.kd if ":" in self.kd else None
 
     @property
     def compares_embeddings(self) -> bool:
@@ -118,11 +126,17 @@ class ObjectiveConfig(Node):
             "temperature_teacher_final": (self.temperature_teacher_final is not None, _SOFTMAX),
         }
         for key, (is_set, kinds) in reads.items():
-            if is_set and self.kd not in kinds:
+            known = self.kd in kinds or (kinds is _LISTED and self.own_kd is not None)
+            if is_set and not known:
                 raise ValueError(
                     f"objective.{key}={getattr(self, key)} has no meaning with objective.kd={self.kd}: "
                     f"leave it out, or take objective.kd={', '.join(kinds[:-1])} or {kinds[-1]}"
                 )
+        if self.own_kd is not None and self.mask_repeats and self.distils:
+            raise ValueError(
+                "objective.mask_repeats=true takes entries out of the lists, of which a loss of your own, "
+                f"objective.kd={self.kd}, is not told: leave one of them out"
+            )
         return self
 
 
@@ -252,6 +266,12 @@ class TrainerConfig(Node):
     devices: PositiveInt  # of each node; a process each
     nodes: PositiveInt
     threads: Annotated[int, Field(gt=0, le=1024)] | None  # of each process
+    callbacks: Annotated[list[ImportPath], AddedLater()] = []  # the user's own
+
+    @model_validator(mode="after")
+    def _once_each(self) -> Self:
+        _refuse_repeats("trainer.callbacks", self.callbacks)
+        return self
 
 
 class EvaluationConfig(Node):
@@ -265,6 +285,12 @@ class EvaluationConfig(Node):
     dev_compute: Compute  # of the encoder, for dev scores while a run trains; final rows are float32
     batch_size: PositiveInt
     max_length: Annotated[int, Field(ge=3)]
+    extra: Annotated[list[ImportPath], AddedLater()] = []  # evaluators of the user's own
+
+    @model_validator(mode="after")
+    def _once_each(self) -> Self:
+        _refuse_repeats("evaluation.extra", self.extra)
+        return self
 
 
 class LoggerConfig(Node):
@@ -279,3 +305,25 @@ class PathsConfig(Node):
     data_root: str | None
     runs: str
     cache: str
+
+
+def _refuse_repeats(key: str, paths: Sequence[str]) -> None:
+    twice = next((path for place, path in enumerate(paths) if path in paths[:place]), None)
+    if twice is not None:
+        raise ValueError(f"{key} names {twice} twice: name it once")
+
+
+def named_parts(
+    objective: ObjectiveConfig | None,
+    trainer: TrainerConfig | None,
+    data: DataConfig | None,
+    evaluation: EvaluationConfig | None,
+) -> dict[str, list[str]]:
+    """The import paths of the parts of the user's own that a run uses, by the keys that name them."""
+    named = {
+        "objective.kd": [objective.kd] if objective is not None and objective.own_kd and objective.distils else [],
+        "trainer.callbacks": [] if trainer is None else trainer.callbacks,
+        "data.path": data.paths if data is not None and data.source == "custom" else [],
+        "evaluation.extra": [] if evaluation is None else evaluation.extra,
+    }
+    return {key: paths for key, paths in named.items() if paths}

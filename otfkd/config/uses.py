@@ -100,7 +100,7 @@ def _from_hub(section: str, choice: str, *always: str) -> Needs:
 
 
 _DATA_REPO = (
-    _but("data.source", "mini", "text", take="data=wiki1m"),
+    _but("data.source", "mini", "text", "custom", take="data=wiki1m"),
     Needs("data.path", lambda config: config.data.source == "hub" or config.data.path is None, "data.path=null"),
     _from_hub("data", "data.source", "hub", "csv"),
 )
@@ -207,6 +207,7 @@ SCORING: Mapping[str, tuple[Needs, ...]] = {
     "evaluation.protocol": (_among("evaluation.suite", "transfer", take="evaluation=transfer"),),
     "evaluation.split": (_among("evaluation.suite", "geometry", take="evaluation=geometry"),),
     "model.head": (_TRAINED,),
+    "evaluation.extra": (_among("evaluation.suite", "mini", "sts", "mteb", take="evaluation=sts"),),
     "evaluation.every": (_TRAINED,),
     "evaluation.dev_compute": (_TRAINED,),
 }

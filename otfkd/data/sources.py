@@ -1,4 +1,4 @@
-"""The text that a config names: generated, downloaded, or the user's own files."""
+"""The text that a config names: generated, downloaded, the user's own files, or a map of the user's own."""
 
 import glob
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from otfkd.config.sections import DataConfig
 from otfkd.data.corpus import Corpus
 from otfkd.data.formats import TextFile, recognize
 from otfkd.data.joined import Table, join, unique
+from otfkd.data.mapped import mapped
 
 
 def find_corpus(config: DataConfig, cache: Path) -> Corpus:
@@ -23,6 +24,9 @@ def find_corpus(config: DataConfig, cache: Path) -> Corpus:
     Raises:
         UserError: a file is missing, cannot be read, or does not hold what its name says.
     """
+    if config.source == "custom":
+        corpus = _from_python(config, cache)
+        return unique(corpus, cache) if config.unique else corpus
     sources = _sources(config, cache)
     only = sources[0]
     if config.column is not None and all(source.format == "text" for source in sources):
@@ -47,6 +51,12 @@ def _sources(config: DataConfig, cache: Path) -> Sequence[TextFile | Table]:
         "take data=mini, text or wiki1m, or fine-tune with objective=supervised_simcse, cosent, cosine_regression "
         "or softmax"
     )
+
+
+def _from_python(config: DataConfig, cache: Path) -> Corpus:
+    if not config.paths:
+        raise UserError("data.path must be given with data=custom: add data.path=package.module:Class")
+    return mapped(config.paths[0], cache)
 
 
 def matching(paths: Sequence[str]) -> list[Path]:

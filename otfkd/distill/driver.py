@@ -1,6 +1,6 @@
 """The Callback that drives any run: after each optimizer step it evaluates, checkpoints and, where asked, stops."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class RunDriver(L.Callback):
         stopping: whether a signal asked the run to stop.
         mirror: gets every point of metrics.jsonl too.
         run: what the run computes, as a hash or a name; a checkpoint of another is refused.
+        extra: further numbers of the student by name, which are logged as `extra/NAME` beside each dev score.
 
     Attributes:
         step: optimizer steps done.
@@ -45,12 +46,14 @@ class RunDriver(L.Callback):
         stopping: Callable[[], bool] = lambda: False,
         mirror: PointReceiver | None = None,
         run: str = "",
+        extra: Callable[[Any], Mapping[str, float]] = lambda student: {},
     ):
         self.folder = RunFolder(Path(folder))
         self.plan = plan
         self.checkpoints = Checkpoints(self.folder, run)
         self.run_log = RunLog(self.folder, mirror)
         self.evaluate = evaluate
+        self.extra = extra
         self.stopping = stopping
         self.step = 0
         self.dev = DevWatch(plan.schedule)
@@ -84,7 +87,8 @@ class RunDriver(L.Callback):
     def _evaluate(self, student: nn.Module) -> None:
         score = self.evaluate(student)
         self.dev.see(score)
-        self.run_log.metrics(self.step, {"dev": score})
+        extra = {f"extra/{name}": value for name, value in self.extra(student).items()}
+        self.run_log.metrics(self.step, {"dev": score, **extra})
         if self.dev.improved:
             self.checkpoints.save_best(student, {"step": self.step, "dev": score, "generation": self.generation})
 

@@ -15,6 +15,7 @@ from otfkd.distill.embeddings import Projections
 from otfkd.distill.gradcache import in_chunks, taught_in_chunks
 from otfkd.distill.mlm import MaskedLanguage
 from otfkd.distill.objective import Student, Terms, objective, repeated
+from otfkd.distill.own_loss import ListLoss
 from otfkd.distill.schedule import Plan
 from otfkd.distill.teacher import Precomputed, TeacherSlot
 from otfkd.distill.training import TrainingModule, mean
@@ -33,6 +34,7 @@ class Distillation(TrainingModule):
         config: the run's config.
         plan: between which rotations the learning rate decays, where it restarts.
         mlm: the head of the auxiliary loss, where the objective has one.
+        own_loss: of two lists of similarities, where the objective names one of the user's own.
     """
 
     def __init__(
@@ -43,10 +45,12 @@ class Distillation(TrainingModule):
         config: Config,
         plan: Plan,
         mlm: MaskedLanguage | None = None,
+        own_loss: ListLoss | None = None,
     ):
         super().__init__(student, head, config, plan)
         self.teacher = teacher
         self.mlm = mlm
+        self.own_loss = own_loss
         self.projections: Projections | None = None
         if config.distils and config.objective.compares_embeddings:
             widths = [member.width for member in teacher.members if isinstance(member, Encoder | Precomputed)]
@@ -88,6 +92,7 @@ class Distillation(TrainingModule):
             projections=None if self.projections is None else partial(self.projections, only=only),
             repeats=self._repeats(batch) if config.mask_repeats else None,
             mlm=None if self.mlm is None else self.mlm(twice, mask),
+            own=self.own_loss,
         )
         self.terms.append(terms)
         return terms.total

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,8 +19,11 @@ from otfkd.distill.losses import (
     rank_margin,
     similarity_distillation,
 )
+from otfkd.distill.own_loss import ListLoss
 from otfkd.distill.shuffling import group_p, group_size
 from otfkd.distill.weighting import Weighting
+
+_DIVERGENCES: dict[str, Literal["ce", "kl", "js"]] = {"ce": "ce", "kl": "kl", "js": "js"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ def objective(
     projections: Callable[[Tensor, Sequence[Tensor]], list[Tensor]] | None = None,
     repeats: Tensor | None = None,
     mlm: Tensor | None = None,
+    own: ListLoss | None = None,
 ) -> Terms:
     """InfoNCE between the student's views, plus the weighted terms that the config asks for.
 
@@ -73,6 +78,7 @@ def objective(
         projections: for the kinds that compare embeddings, as `Projections`, where widths may differ.
         repeats: (B, B) bool, equal sentences other than a sentence itself, to be left out; None leaves nothing out.
         mlm: the masked language loss of the same sentences.
+        own: the loss that `kd` names, where it is the user's own.
     """
     contrastive = total = info_nce(student.view1, student.view2, config.temperature, repeats)
     distillation = agreement = None
@@ -83,7 +89,7 @@ def objective(
         if config.compares_embeddings:
             distillation = _embeddings(config, student.embedding, teachers, weights, projections)
         else:
-            distillation = _lists(config, student, teachers, weights, weighting, generator, repeats)
+            distillation = _lists(config, student, teachers, weights, weighting, generator, repeats, own)
         total = total + weighting.kd_weight * distillation
     if mlm is not None:
         total = total + config.mlm_weight * mlm
@@ -105,6 +111,7 @@ def _lists(
     now: Weighting,
     generator: torch.Generator,
     repeats: Tensor | None,
+    own_loss: ListLoss | None,
 ) -> Tensor:
     """The teachers' similarities, averaged (Xu et al. 2023, DistillCSE, eq. 7), into the student's."""
     others = student.view1 if config.lists == "one_view" else student.view2
@@ -116,14 +123,15 @@ def _lists(
         target = group_p(target, config.group_p, generator, kept)
     if config.group_size is not None:
         target = group_size(target, config.group_size, generator, kept)
+    if own_loss is not None:
+        return own_loss(own, target)
     if config.kd == "listmle":
         return list_mle(own, target, temperature=now.temperature_student, kept=kept)
     if config.kd == "rank_margin":
         return rank_margin(own, target, margin=config.margin, kept=kept)
-    assert config.kd in ("ce", "kl", "js")
     return similarity_distillation(
         own, target, temperature_student=now.temperature_student, temperature_teacher=now.temperature_teacher,
-        divergence=config.kd, kept=kept,
+        divergence=_DIVERGENCES[config.kd], kept=kept,
     )  # fmt: skip
 
 
@@ -136,7 +144,7 @@ def _embeddings(
 ) -> Tensor:
     """The members' losses, averaged, each in its own space."""
     assert projections is not None
-    assert config.kd in ("mse", "cosine")
+    metric: Literal["mse", "cosine"] = "mse" if config.kd == "mse" else "cosine"
     projected = projections(embedding, teachers)
-    losses = [embedding_distillation(own, teacher, config.kd) for own, teacher in zip(projected, teachers, strict=True)]
+    losses = [embedding_distillation(own, teacher, metric) for own, teacher in zip(projected, teachers, strict=True)]
     return torch.stack([weight * loss for weight, loss in zip(weights, losses, strict=True)]).sum()

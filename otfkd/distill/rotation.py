@@ -1,6 +1,6 @@
 """The Callback that rotates: it caches snapshots of the student and puts them into the teacher slot."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ class TeacherRotation(RunDriver):
         plan: what is due after which optimizer step, and the schedule it follows.
         evaluate: as for `RunDriver`.
         diagnose: how student and teacher compare on a batch, asked before and after each rotation.
-        stopping: as for `RunDriver`, and so are `mirror` and `run`.
+        stopping: as for `RunDriver`, and so are `mirror`, `run` and `extra`.
 
     Attributes:
         pool: who teaches.
@@ -66,8 +66,9 @@ class TeacherRotation(RunDriver):
         stopping: Callable[[], bool] = lambda: False,
         mirror: PointReceiver | None = None,
         run: str = "",
+        extra: Callable[[Any], Mapping[str, float]] = lambda student: {},
     ):
-        super().__init__(folder, plan, evaluate=evaluate, stopping=stopping, mirror=mirror, run=run)
+        super().__init__(folder, plan, evaluate=evaluate, stopping=stopping, mirror=mirror, run=run, extra=extra)
         self.schedule = plan.schedule
         self.diagnose = diagnose
         self.cache = SnapshotCache(self.folder.snapshots)

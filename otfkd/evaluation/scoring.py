@@ -10,12 +10,14 @@ from typing import Any, Literal
 from otfkd.base.errors import DivergenceError, UserError
 from otfkd.base.hashing import hash_weights
 from otfkd.base.provenance import environment
+from otfkd.config.parts import fingerprints, with_sha256
 from otfkd.config.schema import EvaluateConfig
 from otfkd.config.sections import EvaluationConfig, Pooler
 from otfkd.data import relatedness, senteval, transfer
 from otfkd.data.relatedness import RelatednessTask
 from otfkd.data.sts import REJOINED, Suite, Task, checksum, load_stsb, load_suite
 from otfkd.data.transfer import TransferTask
+from otfkd.evaluation.extra import Evaluator, extra_scores, make_evaluators
 from otfkd.evaluation.geometry import geometry
 from otfkd.evaluation.relatedness import PROTOCOL as SUPERVISED
 from otfkd.evaluation.relatedness import evaluate_relatedness
@@ -43,6 +45,7 @@ class Origin:
     cost: Cost | None = None
     fine_tuned: FineTuned | None = None
     skipped: int | None = None
+    parts: dict[str, str] | None = None
 
 
 def dev_score(encoder: Encoder, suite: Suite, config: EvaluationConfig) -> float:
@@ -60,11 +63,16 @@ def dev_score(encoder: Encoder, suite: Suite, config: EvaluationConfig) -> float
     return dev
 
 
-def score_rows(encoder: Encoder, suite: Suite, config: EvaluationConfig, origin: Origin) -> list[Row]:
+def score_rows(
+    encoder: Encoder, suite: Suite, config: EvaluationConfig, origin: Origin, evaluators: Sequence[Evaluator] = ()
+) -> list[Row]:
     """Score an encoder on a suite: its dev row, with the geometry of its dev sentences, and its test row.
+
+    Both have what the user's own evaluators say.
 
     Raises:
         DivergenceError: no task has a score.
+        UserError: an evaluator of the user's own fails.
     """
     tasks = (suite.dev, *suite.test)
     vectors = embed(encoder, tasks, batch_size=config.batch_size, max_length=config.max_length)
@@ -72,6 +80,8 @@ def score_rows(encoder: Encoder, suite: Suite, config: EvaluationConfig, origin:
     facts |= {"suite": suite.name, "suite_sha256": suite.checksum}
     scores = {task.name: score_task(task, vectors) for task in tasks}
     _refuse_collapsed(scores)
+    if evaluators:
+        facts["extra"] = extra_scores(evaluators, encoder, config.max_length)
     dev, test = {suite.dev.name: scores[suite.dev.name]}, {task.name: scores[task.name] for task in suite.test}
     return [
         Row(**facts, split="dev", **_scored(dev), geometry=geometry(suite.dev, vectors).as_dict()),
@@ -175,13 +185,18 @@ def score_model(config: EvaluateConfig) -> list[Row]:
     announce_override(folder, config.model.pooler)
     encoder = load_encoder(folder, config.model.pooler, config.model.layers)
     try:
-        rows = score(encoder, Origin(config.model.path))
+        rows = score(encoder, Origin(config.model.path, parts=_parts(config.evaluation)))
     except DivergenceError as error:
         raise UserError(f"{folder} cannot be scored ({error}): its training diverged, take another model") from None
     if config.output is not None:
         for row in rows:
             append_row(Path(config.output).expanduser(), row)
     return rows
+
+
+def _parts(config: EvaluationConfig) -> dict[str, str] | None:
+    named = {"evaluation.extra": config.extra} if config.extra else {}
+    return with_sha256(named, fingerprints(named)) or None
 
 
 def _scorer(config: EvaluationConfig, data_root: str | None, cache: Path) -> Callable[[Encoder, Origin], list[Row]]:
@@ -196,8 +211,9 @@ def _scorer(config: EvaluationConfig, data_root: str | None, cache: Path) -> Cal
         case "geometry":
             task = load_stsb(senteval.find(config, data_root, cache), config.split or "dev")
             return lambda encoder, origin: [score_geometry(encoder, task, config, origin)]
+    evaluators = make_evaluators(config.extra)
     suite = load_suite(config, data_root, cache)
-    return lambda encoder, origin: score_rows(encoder, suite, config, origin)
+    return lambda encoder, origin: score_rows(encoder, suite, config, origin, evaluators)
 
 
 def transfer_tasks(config: EvaluationConfig, data_root: str | None, cache: Path) -> tuple[TransferTask, ...]:

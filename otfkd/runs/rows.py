@@ -102,6 +102,9 @@ class Row(BaseModel):
         cost: of training; None for a model that was not trained here.
         fine_tuned: from what; None for a model that was not fine-tuned.
         skipped: optimizer steps that were left out, having no finite loss; None for a model that was not trained here.
+        extra: what evaluators of the user's own say of the model; None without any.
+        parts: the user's own parts in the run, as a command names them, with the sha256 of their sources; None without
+            any.
         environment: revision, versions, device, threads.
     """
 
@@ -128,6 +131,8 @@ class Row(BaseModel):
     cost: Cost | None = None
     fine_tuned: FineTuned | None = None
     skipped: int | None = None
+    extra: dict[str, float] | None = None
+    parts: dict[str, str] | None = None
     environment: dict[str, Any]
 
     @field_validator("average")

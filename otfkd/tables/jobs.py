@@ -264,7 +264,8 @@ def _transfer(job: Job, evaluation: EvaluationConfig, folder: Path, scored: Row)
         config = EvaluateConfig(model=model, evaluation=evaluation, output=None, paths=job.config.paths)
         (row,) = score_model(config)
         same = (
-            "name", "seed", "checkpoint", "step", "generation", "config_hash", "teacher_sha256", "corpus_sha256", "cost"
+            "name", "seed", "checkpoint", "step", "generation", "config_hash", "teacher_sha256", "corpus_sha256",
+            "cost", "parts",
         )  # fmt: skip
         write_rows(path, [row.model_copy(update={key: getattr(scored, key) for key in same})])
     return read_rows(path)[0]

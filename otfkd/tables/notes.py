@@ -31,7 +31,7 @@ def notes(
             f"Bold: above '{label}' by the paired t interval over common seeds, at 5 % after Holm's correction over "
             "all tests of the table's part."
         )
-    said += [*_undefined(rows), *_trained_on(rows)]
+    said += [*_undefined(rows), *_trained_on(rows), *_own_parts(rows)]
     quoted = dict.fromkeys(f"{one.label}: {one.source}" for part in parts for one in part.quoted)
     if quoted:
         said.append(f"Quoted rows were published, not measured here. {'; '.join(quoted)}.")
@@ -131,6 +131,16 @@ def _trained_on(rows: Sequence[Row]) -> list[str]:
         if counts
     ]
     return [f"Rows fine-tuned on them have seen their grades. {'; '.join(told)}."] if told else []
+
+
+def _own_parts(rows: Sequence[Row]) -> list[str]:
+    """Which rows have code that is not otfkd's, by what they record."""
+    told = dict.fromkeys(
+        f"{row.name}, {part} (sha256 of its source {sha256[:8]})"
+        for row in rows
+        for part, sha256 in (row.parts or {}).items()
+    )
+    return [f"Rows with code that is not otfkd's own: {'; '.join(told)}."] if told else []
 
 
 def made_with(row: Row) -> str:

@@ -138,6 +138,7 @@ def final_scores(rows: Sequence[Row]) -> dict[str, float]:
     scored = {f"{row.split}/average": row.average for row in chosen}
     scored |= {f"{row.split}/{task}": scores["all"] for row in chosen for task, scores in row.scores.items()}
     found = {name: score for name, score in scored.items() if score is not None}
+    found |= {f"extra/{name}": value for name, value in (chosen[0].extra or {}).items()}
     cost = chosen[0].cost
     if cost is not None:
         found |= {"cost/seconds": cost.seconds, "cost/forwards": cost.forwards}

@@ -28,6 +28,7 @@ def describe(run: Run, models: Models) -> str:
         ("rotate", _rotation_line(plan, config.schedule)),
         ("checkpoint", f"after {_steps(plan.checkpoint)}"),
         ("test", ", ".join(task.name for task in run.suite.test)),
+        *_parts_lines(run),
         ("memory", f"about {_bytes(_memory(run, student, teachers))}{' each' if config.processes > 1 else ''}"),
         ("disk", f"about {_bytes(_disk(run, student))}"),
     ]
@@ -160,6 +161,11 @@ def _embeddings_lines(run: Run, teachers: Sequence[Encoder]) -> list[tuple[str, 
     there = "there already" if all(file.whole for file in files) else "computed before the first step, for all runs"
     size = _bytes(sum(file.size for file in set(files)))
     return [("embeddings", f"the teacher's of all sentences, {size} in {files[0].path.parent}, {there}")]
+
+
+def _parts_lines(run: Run) -> list[tuple[str, str]]:
+    told = ", ".join(f"{part} (source {sha256[:8]})" for part, sha256 in run.own_parts.items())
+    return [("own parts", told)] if told else []
 
 
 def _steps(steps: Iterable[int]) -> str:

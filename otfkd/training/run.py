@@ -12,6 +12,7 @@ import torch
 from otfkd.base.errors import UserError
 from otfkd.base.hashing import derived_seed
 from otfkd.config.identity import config_hash, resolve_precision
+from otfkd.config.parts import fingerprints, with_sha256
 from otfkd.config.schema import Config
 from otfkd.data.corpus import Corpus
 from otfkd.data.labelled import LEARNS_FROM, Examples, load_examples
@@ -23,6 +24,7 @@ from otfkd.models.encoder import Encoder
 from otfkd.models.registry import find_model, fingerprint_model, load_encoder
 from otfkd.runs.folder import RunFolder, is_kept_aside, run_of
 from otfkd.runs.rows import FineTuned
+from otfkd.training.parts import check_parts
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Run:
         data: the training text, or labelled examples.
         size: how many sentences or examples it has.
         suite: the dev and test tasks.
-        fingerprints: content hashes of the above.
+        fingerprints: content hashes of the above, and of the sources of the user's own parts.
     """
 
     config: Config
@@ -76,6 +78,11 @@ class Run:
     def passes(self) -> float:
         """How often each sentence or example is read."""
         return self.config.total_batches * self.config.data.batch_size / self.size
+
+    @property
+    def own_parts(self) -> dict[str, str]:
+        """The user's own parts with the sha256 of their sources."""
+        return with_sha256(self.config.parts, self.fingerprints)
 
     @property
     def folder(self) -> RunFolder:
@@ -156,6 +163,7 @@ def prepare(config: Config) -> Run:
     """
     config = resolve_precision(config)
     plan = make_plan(config)
+    parts = check_parts(config)
     model = find_model(config.model.path)
     teachers = _find_teachers(config) if config.teacher.source == "model" else ()
     cache = Path(config.paths.cache)
@@ -167,10 +175,10 @@ def prepare(config: Config) -> Run:
         )
     for key in ("runs", "cache"):
         _check_writable(f"paths.{key}", Path(getattr(config.paths, key)))
-    fingerprints = {"model": fingerprint_model(model), "corpus": data.sha256, "suite": suite.checksum}
+    read = {"model": fingerprint_model(model), "corpus": data.sha256, "suite": suite.checksum, **parts}
     if teachers:
-        fingerprints["teacher"] = "+".join(fingerprint_model(folder) for folder in teachers)
-    return Run(config, plan, model, teachers, data, size, suite, fingerprints)
+        read["teacher"] = "+".join(fingerprint_model(folder) for folder in teachers)
+    return Run(config, plan, model, teachers, data, size, suite, read)
 
 
 @dataclass(frozen=True)
@@ -202,7 +210,7 @@ def identify(config: Config, earlier: Mapping[str, str]) -> Identity:
     cache = Path(config.paths.cache)
     suite = load_suite(config.evaluation, config.paths.data_root, cache)
     data, _, _ = _find_data(config, suite, cache)
-    named = {"corpus": data.sha256, "suite": suite.checksum}
+    named = {"corpus": data.sha256, "suite": suite.checksum, **fingerprints(config.parts)}
     named |= {group: _lineage(of, "the same") for group, of in earlier.items()}
     if "model" not in named:
         named["model"] = _lineages([find_model(config.model.path)], config.seed)

@@ -2,10 +2,10 @@
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -23,9 +23,11 @@ from otfkd.distill.checkpoints import Checkpoints, check_names
 from otfkd.distill.divergence import explain_divergence
 from otfkd.distill.driver import RunDriver
 from otfkd.distill.module import Distillation, diagnose
+from otfkd.distill.own_loss import ListLoss
 from otfkd.distill.rotation import TeacherRotation
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.distill.training import TrainingModule
+from otfkd.evaluation.extra import Evaluator, extra_scores
 from otfkd.evaluation.scoring import Origin, dev_score, score_rows
 from otfkd.finetune.module import FineTuning
 from otfkd.models.encoder import Encoder, Head
@@ -39,6 +41,7 @@ from otfkd.runs.rows import Row
 from otfkd.training.batches import corpus_data, initial_teacher, labelled_data
 from otfkd.training.launch import first_process_speaks, join, launch
 from otfkd.training.loggers import check_logger, final_scores, make_mirror
+from otfkd.training.parts import make_parts
 from otfkd.training.plan_text import describe
 from otfkd.training.progress import StepReport
 from otfkd.training.run import Models, Run, prepare
@@ -119,16 +122,19 @@ def _plan_and_train(config: Config) -> TrainResult:
 
 def _train(run: Run, models: Models, plan: str) -> list[Row]:
     config = run.config
+    parts = make_parts(config, run.fingerprints)
     done = broadcast(lambda: _resume_step(run))
     if not done:
-        broadcast(lambda: check_saved(models.student, run.folder.path, config.evaluation.max_length))
+        broadcast(lambda: _check_end(run, models.student, parts.evaluators))
         _describe_run(run, plan)
-    module, data = _learning(run, models, done)
+    module, data = _learning(run, models, done, parts.loss)
     mirror = make_mirror(run, resumed=done > 0) if rank() == 0 else None
     with mirror or contextlib.nullcontext():
         with stop_flag() as stopping:
-            driver = _driver(run, mirror, lambda: any_process(stopping()))
-            trainer = make_trainer(config, [StepReport(driver, config.logger.every, config.trainer.max_steps), driver])
+            driver = _driver(run, mirror, lambda: any_process(stopping()), parts.evaluators)
+            report = StepReport(driver, config.logger.every, config.trainer.max_steps)
+            # The user's come before the driver, whose checkpoint of a step so has what they made of it.
+            trainer = make_trainer(config, [report, *parts.callbacks, driver])
             with explain_divergence(driver):
                 resumed = run.folder.last_checkpoint if done else None
                 trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
@@ -137,13 +143,22 @@ def _train(run: Run, models: Models, plan: str) -> list[Row]:
         if module.skipped:
             log.warning("%d optimizer steps were left out", module.skipped)
         with explain_divergence(driver):
-            rows = broadcast(lambda: _test(run, models.student, driver, module.skipped))
+            rows = broadcast(lambda: _test(run, models.student, driver, module.skipped, parts.evaluators))
         if mirror is not None:
             mirror.log(config.trainer.max_steps, final_scores(rows))
     return rows
 
 
-def _learning(run: Run, models: Models, done: int) -> tuple[TrainingModule, L.LightningDataModule]:
+def _check_end(run: Run, student: Encoder, evaluators: Sequence[Evaluator]) -> None:
+    """Do once, with the student as it is, what else would fail only after training."""
+    length = run.config.evaluation.max_length
+    check_saved(student, run.folder.path, length)
+    extra_scores(evaluators, student, length)
+
+
+def _learning(
+    run: Run, models: Models, done: int, own_loss: ListLoss | None = None
+) -> tuple[TrainingModule, L.LightningDataModule]:
     """How the student learns, and from what: by itself and from teachers, or from labelled examples."""
     config, student = run.config, models.student
     torch.manual_seed(derived_seed(config.seed, "head"))
@@ -155,21 +170,25 @@ def _learning(run: Run, models: Models, done: int) -> tuple[TrainingModule, L.Li
     if teacher.members:
         slot.install(teacher.members, config.teacher.weights, teacher.reads)
     data = corpus_data(run, run.data, student, teacher.inputs, done)
-    return Distillation(student, head, slot, config, run.plan, models.mlm), data
+    return Distillation(student, head, slot, config, run.plan, models.mlm, own_loss), data
 
 
-def _driver(run: Run, mirror: PointReceiver | None, stopping: Callable[[], bool]) -> RunDriver:
+def _driver(
+    run: Run, mirror: PointReceiver | None, stopping: Callable[[], bool], evaluators: Sequence[Evaluator] = ()
+) -> RunDriver:
     """What happens after each step: with labels alone nothing rotates."""
     config = run.config
 
     def evaluate(student: Encoder) -> float:
         return broadcast(lambda: dev_score(student, run.suite, config.evaluation))
 
+    def extra(student: Encoder) -> dict[str, float]:
+        return broadcast(lambda: extra_scores(evaluators, student, config.evaluation.max_length))
+
+    told: dict[str, Any] = {"stopping": stopping, "mirror": mirror, "run": run.hash, "extra": extra}
     if isinstance(run.data, Examples):
-        return RunDriver(run.folder.path, run.plan, evaluate=evaluate, stopping=stopping, mirror=mirror, run=run.hash)
-    return TeacherRotation(
-        run.folder.path, run.plan, evaluate=evaluate, diagnose=diagnose, stopping=stopping, mirror=mirror, run=run.hash
-    )
+        return RunDriver(run.folder.path, run.plan, evaluate=evaluate, **told)
+    return TeacherRotation(run.folder.path, run.plan, evaluate=evaluate, diagnose=diagnose, **told)
 
 
 def _check_inputs(run: Run) -> None:
@@ -227,7 +246,9 @@ def _resume_step(run: Run) -> int:
     return step
 
 
-def _test(run: Run, student: Encoder, driver: RunDriver, skipped: int) -> list[Row]:
+def _test(
+    run: Run, student: Encoder, driver: RunDriver, skipped: int, evaluators: Sequence[Evaluator] = ()
+) -> list[Row]:
     """Score the exported, selected model on dev and test, and the last step's beside it: the run is then finished."""
     config, steps, checkpoints = run.config, run.plan.max_steps, driver.checkpoints
     cost = read_cost(run.folder, config, len(run.teachers), run.size)
@@ -235,9 +256,9 @@ def _test(run: Run, student: Encoder, driver: RunDriver, skipped: int) -> list[R
     def score(encoder: Encoder, checkpoint: Literal["selected", "last"], step: int, generation: int) -> list[Row]:
         origin = Origin(
             config.name, checkpoint, config.seed, step, generation, run.hash, run.fingerprints.get("teacher"),
-            run.fingerprints["corpus"], cost, run.fine_tuned, skipped,
+            run.fingerprints["corpus"], cost, run.fine_tuned, skipped, run.own_parts or None,
         )  # fmt: skip
-        return score_rows(encoder.to(run.device), run.suite, config.evaluation, origin)
+        return score_rows(encoder.to(run.device), run.suite, config.evaluation, origin, evaluators)
 
     weights, facts = checkpoints.load_best()
     last = [] if facts["step"] == steps else score(student, "last", steps, driver.generation)

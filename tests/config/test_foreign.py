@@ -53,8 +53,9 @@ def test_an_answer_names_keys_and_choices_that_there_are(setting: Setting) -> No
         ("+objective.temp=0.1", "unknown key 'objective.temp': take objective.temperature=X"),
         ("trainer.precision=bf16-mixed", "unknown key 'trainer.precision': take precision=bfloat16"),
         ("trainer.strategy=ddp", "unknown key 'trainer.strategy': take trainer=ddp trainer.devices=N"),
-        ("trainer.callbacks=[]", "unknown key 'trainer.callbacks': leave it out (add otfkd.TeacherRotation to a "
-                                 "Trainer of your own (docs/rotation.md))"),
+        ("trainer.profiler=simple", "unknown key 'trainer.profiler': leave it out (timings.jsonl has the time of each "
+                                    "step)"),
+        ("callbacks=[]", "unknown key 'callbacks': the nearest valid key is 'trainer.callbacks'"),
         ("trainer.devices=auto", "trainer.devices='auto' is not valid: take trainer.devices=N (the number of processes "
                                  "is part of what a run repeats)"),
         ("precision=16-mixed", "precision=16-mixed is not a choice: take precision=bfloat16 or auto (float16 needs a "

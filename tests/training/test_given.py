@@ -49,9 +49,9 @@ ALWAYS = {
     "schedule.trigger", "optimizer.lr", "optimizer.decay", "optimizer.weight_decay", "optimizer.clip_norm",
     "precision.compute", "precision.tf32", "precision.deterministic", "trainer.max_steps", "trainer.accumulate",
     "trainer.accelerator", "trainer.checkpoint_every", "trainer.on_nonfinite", "trainer.chunk", "trainer.devices",
-    "trainer.nodes", "trainer.threads", "evaluation.suite", "evaluation.every", "evaluation.dev_compute",
-    "evaluation.batch_size", "evaluation.max_length", "logger.name", "logger.every", "paths.data_root", "paths.runs",
-    "paths.cache",
+    "trainer.nodes", "trainer.threads", "trainer.callbacks", "evaluation.suite", "evaluation.every",
+    "evaluation.dev_compute", "evaluation.batch_size", "evaluation.max_length", "evaluation.extra", "logger.name",
+    "logger.every", "paths.data_root", "paths.runs", "paths.cache",
 }  # fmt: skip
 # Refused by the schema itself, whoever gave it, or asked of the data.
 ELSEWHERE = {"data.grade_scale"}
@@ -326,8 +326,9 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 SOURCES = [
-    (None, "mini"), (None, "text"), (None, "hub"), ("cosent", "csv"), ("cosent", "mini"), ("cosent", "stsb"),
-    ("cosent", "sick"), ("simcse", "csv"), ("simcse", "mini"), ("softmax", "csv"), ("softmax", "sick"),
+    (None, "mini"), (None, "text"), (None, "custom"), (None, "hub"), ("cosent", "csv"), ("cosent", "mini"),
+    ("cosent", "stsb"), ("cosent", "sick"), ("simcse", "csv"), ("simcse", "mini"), ("softmax", "csv"),
+    ("softmax", "sick"),
 ]  # fmt: skip
 PLACES = [(path, root) for path in (None, "/nowhere") for root in (None, "/root-of-data")]
 

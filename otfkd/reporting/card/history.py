@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from otfkd.base.errors import UserError
-from otfkd.config.sections import StudentConfig
+from otfkd.config.parts import with_sha256
+from otfkd.config.sections import StudentConfig, named_parts
 from otfkd.config.stored import StoredConfig
 from otfkd.models.encoder import Encoder
 from otfkd.runs.folder import Provenance, RunFolder, run_of
@@ -58,6 +59,13 @@ class History:
         if self.distils and begins_empty and selected is not None and selected.generation == 0:
             return False
         return self.distils
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The author's own parts in the run, as a command names them, with the sha256 of their sources."""
+        config = self.config
+        named = named_parts(config.objective, config.trainer, config.data, config.evaluation)
+        return with_sha256(named, self.provenance.fingerprints)
 
     @property
     def teacher_sha256s(self) -> list[str]:

@@ -122,6 +122,8 @@ def _matched(objective: ObjectiveConfig) -> str:
             return f"{of_vectors}, by squared error, {mapped}"
         case "cosine":
             return f"{of_vectors}, by 1 - cosine, {mapped}"
+        case path:
+            return f"{of_cosines}, by a loss of the author's own, `{path}`"
 
 
 def _divergence(objective: ObjectiveConfig) -> str:

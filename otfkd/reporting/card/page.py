@@ -131,7 +131,13 @@ def _method(history: History | None) -> str:
         f"seed {UNKNOWN if facts.seed is None else facts.seed}. "
         f"sha256 of the base model's files: `{history.base[1] or UNKNOWN}`."
     )
-    return f"{method(history)}\n\n{run}\n\n{_settings(history.config)}"
+    return "\n\n".join([method(history), run, *_parts(history), _settings(history.config)])
+
+
+def _parts(history: History) -> list[str]:
+    """The author's own code in the run, which is not exported."""
+    told = ", ".join(f"`{part}` (sha256 of its source: `{sha256}`)" for part, sha256 in history.parts.items())
+    return [f"Code of the author's own took part in the run and does not come with the model: {told}."] if told else []
 
 
 def _settings(config: StoredConfig) -> str:
@@ -160,6 +166,9 @@ def _scores(history: History | None) -> str:
         f"({', '.join(steps)}); test chose nothing. Suite `{first.suite}`, sha256 `{first.suite_sha256}`; "
         f"weights `{first.weights_sha256}`.",
     ]  # fmt: skip
+    if (chosen := history.row("dev", "selected")) is not None and chosen.extra:
+        told = ", ".join(f"{name} {value:g}" for name, value in chosen.extra.items())
+        lines += ["", f"By evaluators of the author's own, of the selected model: {told}."]
     if first.suite == "mini":
         lines += ["", "The mini suite is generated: its scores show that a run works, not what a model is worth."]
     return "\n".join(lines)

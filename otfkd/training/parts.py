@@ -1,0 +1,68 @@
+"""The user's own parts of a run: checked while it is planned, and made in each of its processes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import lightning as L
+
+from otfkd.base.errors import UserError
+from otfkd.config.parts import fingerprints
+from otfkd.config.schema import Config
+from otfkd.distill.own_loss import ListLoss, check_own_loss, own_loss
+from otfkd.evaluation.extra import Evaluator, check_evaluator, make_evaluators
+from otfkd.training.callbacks import check_callback, make_callbacks
+
+_CHECKS = {
+    "objective.kd": check_own_loss, "trainer.callbacks": check_callback, "evaluation.extra": check_evaluator
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run has of the user's own, its text aside.
+
+    Attributes:
+        loss: of two lists of similarities.
+        callbacks: which take part in training.
+        evaluators: which score beside the suite.
+    """
+
+    loss: ListLoss | None = None
+    callbacks: Sequence[L.Callback] = ()
+    evaluators: Sequence[Evaluator] = ()
+
+
+def check_parts(config: Config) -> dict[str, str]:
+    """Check each part of a run that can be checked before there is a model.
+
+    Returns:
+        The sha256 of their sources, by the keys that name them.
+
+    Raises:
+        UserError: one cannot be imported, or is not what its key needs.
+    """
+    for key, paths in config.parts.items():
+        for path in paths:
+            if key in _CHECKS:
+                _CHECKS[key](path)
+    return fingerprints(config.parts)
+
+
+def make_parts(config: Config, known: dict[str, str]) -> Parts:
+    """Make the parts of a run, in each of its processes.
+
+    Args:
+        config: of the run.
+        known: the sha256 of their sources as the run was planned.
+
+    Raises:
+        UserError: one cannot be made, or its source is another by now or in this process.
+    """
+    named = config.parts
+    loss = own_loss(config.objective.kd) if "objective.kd" in named else None
+    parts = Parts(loss, make_callbacks(config.trainer.callbacks), make_evaluators(config.evaluation.extra))
+    other = [key for key, sha256 in fingerprints(named).items() if known.get(key) != sha256]
+    if other:
+        paths = ", ".join(named[other[0]])
+        raise UserError(f"{other[0]}={paths} was changed since the run was planned: give the command again")
+    return parts
