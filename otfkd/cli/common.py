@@ -1,5 +1,6 @@
 """What all commands share: Hydra around a task, errors as one sentence, exit codes."""
 
+import argparse
 import contextlib
 import functools
 import os
@@ -11,10 +12,19 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from otfkd import __version__
 from otfkd.base.errors import Interrupted, UserError, exits_as_errors, first_line, refusals_as_user_errors
 from otfkd.base.logs import log_to_terminal
 from otfkd.base.signals import signals_interrupt
-from otfkd.config.composition import check_single, prepare_overrides, refuse_shared, searched, searching, usable
+from otfkd.config.composition import (
+    check_single,
+    prepare_overrides,
+    refuse_shared,
+    searched,
+    searching,
+    usable,
+    valid_keys,
+)
 from otfkd.config.groups import also_in, conf_dir, own_dirs
 from otfkd.config.messages import unknown_flag
 from otfkd.config.schema import Root
@@ -23,6 +33,26 @@ from otfkd.config.schema import Root
 Start = Callable[[Sequence[Path], Callable[[DictConfig], Any]], Any]
 
 DONE, OURS, USERS, INTERRUPTED = 0, 1, 2, 130
+
+
+def command_parser(name: str, description: str | None, **more: Any) -> argparse.ArgumentParser:
+    """What reads the arguments of a command that Hydra does not compose."""
+    parser = argparse.ArgumentParser(prog=name, description=description, **more)
+    _tells_version(parser)
+    return parser
+
+
+def _tells_version(parser: argparse.ArgumentParser) -> None:
+    what = "show otfkd's version and exit"
+    parser.add_argument("--version", action="version", version=f"otfkd {__version__}", help=what)
+
+
+def _hydra_parser() -> argparse.ArgumentParser:
+    from hydra._internal.utils import get_args_parser
+
+    parser = argparse.ArgumentParser(parents=[get_args_parser()], add_help=False, conflict_handler="resolve")
+    _tells_version(parser)  # in the place of Hydra's
+    return parser
 
 
 def run_hydra(
@@ -48,11 +78,13 @@ def _hydra(
     schema: type[Root],
     after_sweep: Callable[[Sequence[DictConfig]], None],
 ) -> None:
-    from hydra._internal.utils import get_args_parser
-
-    parsed, unknown = get_args_parser().parse_known_args()
+    # Intermixed: a flag may stand anywhere among the overrides.
+    parsed, unknown = _hydra_parser().parse_known_intermixed_args()
     if unknown:
-        raise unknown_flag(unknown[0], schema)
+        raise unknown_flag(unknown[0], valid_keys(schema), schema.command)
+    if parsed.shell_completion:
+        _complete(task, config_name, parsed.overrides)
+        return
     given, folders = searched(parsed.overrides)
     flags = _without_config_dir([argument for argument in sys.argv[1:] if argument not in parsed.overrides])
     with also_in([*([Path(parsed.config_dir)] if parsed.config_dir else []), *folders]):
@@ -63,6 +95,14 @@ def _hydra(
             _run_jobs(start, task, config_name, schema, overrides, after_sweep)
         else:
             _run_alone(start, task, schema, overrides)
+
+
+def _complete(task: Callable[[DictConfig], Any], config_name: str, asked: list[str]) -> None:
+    """Let Hydra install the completion of its commands in a shell, or answer one."""
+    steps = [text.partition("=")[0] for text in asked]
+    if len(steps) != 1 or steps[0] not in ("install", "uninstall", "query"):
+        raise UserError("-sc completes in a shell: write -sc install=bash, or zsh or fish, and evaluate what it prints")
+    _start(config_name, ["-sc"], asked, [conf_dir(), *own_dirs()], task)
 
 
 def _without_config_dir(flags: list[str]) -> list[str]:

@@ -5,11 +5,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from otfkd.cli.common import exit_with
+from otfkd.cli.common import command_parser, exit_with
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="otfkd-compare", description=__doc__)
+    parser = command_parser("otfkd-compare", __doc__)
     where = "a results.jsonl, a run's folder, or that of several seeds (runs/NAME/HASH)"
     parser.add_argument("baseline", type=Path, metavar="A", help=f"the baseline: {where}")
     parser.add_argument("methods", type=Path, nargs="+", metavar="B", help="what to compare with it, given likewise")

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import get_args
 
 from otfkd.base.errors import UserError
-from otfkd.cli.common import exit_with
+from otfkd.cli.common import command_parser, exit_with
 from otfkd.config.sections import Pooler
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="otfkd-export", description=__doc__)
+    parser = command_parser("otfkd-export", __doc__)
     parser.add_argument("source", metavar="RUN_OR_MODEL", help="a run's folder, a model's folder, a hub id or minilm")
     parser.add_argument("output", metavar="OUTPUT", type=Path, help="the new folder")
     parser.add_argument("--pooler", choices=get_args(Pooler), help="for a model that says nothing of its pooler")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otfkd.base.errors import UserError
-from otfkd.cli.common import exit_with
+from otfkd.cli.common import command_parser, exit_with
 
 if TYPE_CHECKING:
     from otfkd.reporting.space import DevPairs
@@ -20,7 +20,7 @@ KINDS = ("curves", "agreement", "similarity", "geometry")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="otfkd-figures", description=__doc__)
+    parser = command_parser("otfkd-figures", __doc__)
     where = "a run's folder, or one with runs in it; seeds of one config are one method"
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help=where)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="receives a PNG and an SVG of each")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from otfkd.base.errors import UserError
 from otfkd.base.launchers import check_environment
-from otfkd.cli.common import exit_with
+from otfkd.cli.common import command_parser, exit_with
 from otfkd.config.composition import prepare_overrides
 from otfkd.config.groups import also_in
 from otfkd.config.schema import Config
@@ -31,8 +31,8 @@ differs from its rows. It lists rows that lack seeds, but an unfinished table th
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="otfkd-reproduce", description=__doc__, epilog=_CHECK, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = command_parser(
+        "otfkd-reproduce", __doc__, epilog=_CHECK, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--profile", default="mini", help="the size at which to run (default: mini)")
     parser.add_argument(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otfkd.base.errors import UserError
-from otfkd.cli.common import exit_with
+from otfkd.cli.common import command_parser, exit_with
 
 if TYPE_CHECKING:
     from otfkd.runs.summary import Summary
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def main() -> None:
     from otfkd.cli.run_table import COLUMNS
 
-    parser = argparse.ArgumentParser(prog="otfkd-runs", description=__doc__)
+    parser = command_parser("otfkd-runs", __doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=Path("runs"), help="the runs' folder (default: runs)")
     parser.add_argument("--sort", choices=COLUMNS, metavar="COLUMN", help=f"one of {', '.join(COLUMNS)}; largest last")
     parser.add_argument(

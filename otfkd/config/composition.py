@@ -1,18 +1,19 @@
 """From a command line to a config: overrides are checked first, and Hydra's groups put together."""
 
 import contextlib
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from otfkd.base.errors import UserError, first_line
-from otfkd.config.foreign import answer_to_value
+from otfkd.config.foreign import answer_to_value, find
 from otfkd.config.given import useless
 from otfkd.config.groups import also_in, check_own_dirs, conf_dir, folder_of, groups, options, own_dirs
-from otfkd.config.messages import all_keys, quoted, to_paste, unknown_key
+from otfkd.config.messages import all_keys, quoted, shown, to_paste, unknown_key
 from otfkd.config.schema import Config, EvaluateConfig, Root
 
 if TYPE_CHECKING:
@@ -34,21 +35,68 @@ def prepare_overrides(overrides: Sequence[str], schema: type[Root]) -> list[str]
             choices where one counts, or a folder of a user's own configs that cannot be used.
     """
     check_own_dirs()
-    valid = [*all_keys(schema), *groups()]
+    valid = valid_keys(schema)
     expanded: list[str] = []
     for given in overrides:
-        text = _from_home(given)
+        text = _from_home(_named(given, schema))
         override = _parsed(text)
         key, value = override.key_or_group, override.value()
         if key.split(".")[0].split("/")[0] == "hydra":
             expanded.append(text)
         elif key not in valid:
-            raise unknown_key(key, valid, text)
+            raise _unknown(key, valid, text, schema)
+        elif value == "":
+            raise UserError(f"{text} is empty: give {key} a value, or leave it out")
         elif key in groups():
-            expanded += _chosen(key, value, text)
+            expanded += _swept(key, override, text) if override.is_choice_sweep() else _chosen(key, value, text)
         else:
             expanded.append(text)
     return expanded
+
+
+def valid_keys(schema: type[Root]) -> list[str]:
+    """The keys and the groups of a command."""
+    own = schema.model_fields.keys() | (_STACKED if schema is Config else ())
+    return [*all_keys(schema), *(group for group in groups() if group in own)]
+
+
+def _unknown(key: str, valid: Sequence[str], text: str, schema: type[Root]) -> UserError:
+    """The error of a key that a command does not have; another command may."""
+    if schema is not Config:
+        of_training = valid_keys(Config)
+        meant = find(key, text.partition("=")[2])
+        taken = [] if meant is None else re.findall(r"([a-z_.]+)=", meant.take)
+        if key in of_training or (taken and not {*taken} <= {*valid}):
+            return UserError(f"{text.lstrip('+')} is read by {Config.command} alone: leave it out")
+    return unknown_key(key, valid, text, schema.command)
+
+
+def _named(given: str, schema: type[Root]) -> str:
+    """An argument that is no override, as a model's folder may be given by itself, with its key."""
+    group = schema.unnamed
+    if not group or "=" in given or given.lstrip("~") in valid_keys(schema):
+        return given
+    return f"{group}={given if given in options(group) or given.startswith('~') else quoted(given)}"
+
+
+def _swept(group: str, sweep: "Override", text: str) -> list[str]:
+    """The overrides of a sweep over choices of a group, or over folders: all of one kind, for Hydra has no mixture."""
+    values = _plain(sweep.value().list)
+    jobs = [_chosen(group, value, f"{group}={shown(value)}") for value in values]
+    if all(len(job) == 1 for job in jobs):
+        return [text]
+    if any(len(job) == 1 for job in jobs):
+        named = next(str(value) for value, job in zip(values, jobs, strict=True) if len(job) == 1)
+        raise UserError(
+            f"{text} sweeps over the choice {named} and over folders: sweep over them in two commands, or over folders "
+            "alone"
+        )
+    return [jobs[0][0], f"{group}.path={','.join(path.partition('=')[2] for _, path in jobs)}"]
+
+
+def _plain(value: Any) -> Any:
+    """A parsed value without the marks of its quotes."""
+    return [_plain(one) for one in value] if isinstance(value, list) else getattr(value, "text", value)
 
 
 def _chosen(group: str, value: object, text: str) -> list[str]:

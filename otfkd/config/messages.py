@@ -13,6 +13,14 @@ from otfkd.base.errors import UserError
 from otfkd.config.foreign import answer_to_value, find
 from otfkd.config.parts import PATTERN
 
+_NEAR = 0.6  # how alike two names are that may be meant for each other
+# What pydantic calls by the names of Python.
+_WANTED = {
+    "bool_type": "true or false", "int_type": "a whole number", "int_from_float": "a whole number",
+    "float_type": "a number", "list_type": "a list, as [1,2]", "string_type": "text", "dict_type": "a section of keys",
+    "model_type": "a section of keys", "model_attributes_type": "a section of keys",
+}  # fmt: skip
+
 # Keys by the names they had; the schema marks each with `HashedAs`, so that published rows and users' finished runs
 # keep their names.
 RENAMED = {
@@ -44,11 +52,33 @@ def all_keys(schema: type[BaseModel], prefix: str = "") -> tuple[str, ...]:
     return tuple(walk(schema, prefix))
 
 
-def nearest(key: str, valid: Sequence[str]) -> str:
-    """The valid key a mistyped one was most likely meant to be."""
+def nearest(key: str, valid: Sequence[str]) -> str | None:
+    """The valid key a mistyped one was most likely meant to be, None where none is near."""
+    leaves = {known: known.rpartition(".")[2] for known in valid}
     leaf = key.rpartition(".")[2]
-    by_leaf = [k for k in valid if k.rpartition(".")[2] == leaf]
-    return (by_leaf or difflib.get_close_matches(key, valid, n=1, cutoff=0.0))[0]
+    found = [known for known in valid if leaves[known] == leaf]
+    for tried, among in ((key, valid), (leaf, [*leaves.values()])):
+        if not found:
+            close = difflib.get_close_matches(tried, among, n=1, cutoff=_NEAR)
+            found = [known for known in valid if close and close[0] in (known, leaves[known])]
+    return min(found, key=lambda known: known.count("."), default=None)
+
+
+def near(key: str, valid: Sequence[str], command: str) -> str:
+    """What to say of the keys there are, as the end of a sentence."""
+    found = nearest(key, valid)
+    return f"the nearest valid key is '{found}'" if found else f"{command} --explain lists the keys"
+
+
+def shown(value: object) -> str:
+    """A value as a user gives it."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(shown, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{shown(one)}" for key, one in value.items()) + "}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def quoted(value: str, mark: str = "'") -> str:
@@ -72,13 +102,14 @@ def to_paste(given: str) -> str:
     return shlex.quote(f"{key}={texts[0]}" if listed is None else f"{key}=[{','.join(texts)}]")
 
 
-def unknown_key(key: str, valid: Sequence[str], given: str) -> UserError:
+def unknown_key(key: str, valid: Sequence[str], given: str, command: str) -> UserError:
     """The error of a key that is not there, or no longer by this name.
 
     Args:
         key: the dotted key.
         valid: all keys there are.
         given: the override it comes from.
+        command: whose keys they are.
     """
     if key in RENAMED:
         meant = given.lstrip("+").replace(key, RENAMED[key], 1)
@@ -86,36 +117,36 @@ def unknown_key(key: str, valid: Sequence[str], given: str) -> UserError:
     foreign = find(key, given.partition("=")[2])
     if foreign is not None and foreign.name not in {known.rpartition(".")[2] for known in valid}:
         return UserError(f"unknown key '{key}': {foreign.answer}")
-    return UserError(f"unknown key '{key}': the nearest valid key is '{nearest(key, valid)}'")
+    return UserError(f"unknown key '{key}': {near(key, valid, command)}")
 
 
-def unknown_flag(flag: str, schema: type[BaseModel]) -> UserError:
+def unknown_flag(flag: str, valid: Sequence[str], command: str) -> UserError:
     """The error of a flag that Hydra's commands do not have, as other tools' have for their settings."""
     name, _, value = flag.partition("=")
     foreign = find(name, value)
     if foreign is not None:
         return UserError(f"{flag} is no flag: {foreign.answer}")
-    key = nearest(name.lstrip("-").replace("-", "_"), all_keys(schema))
-    return UserError(f"{flag} is no flag: write KEY=VALUE without dashes; the nearest valid key is '{key}'")
+    told = near(name.lstrip("-").replace("-", "_"), valid, command)
+    return UserError(f"{flag} is no flag: write KEY=VALUE without dashes; {told}")
 
 
-def explain(error: ErrorDetails, valid: Sequence[str]) -> str:
+def explain(error: ErrorDetails, valid: Sequence[str], command: str) -> str:
     """What a schema has against a value, in one sentence."""
     # Where a value may be of several kinds, pydantic names the kind too.
     key = ".".join(part for part in map(str, error["loc"]) if re.fullmatch(r"\w+", part)).removesuffix(".str")
     if error["type"] == "extra_forbidden":
-        return str(unknown_key(key, valid, f"{key}={error['input']}"))
+        return str(unknown_key(key, valid, f"{key}={error['input']}", command))
     if error["type"] == "missing":
         return f"{key} must be given: add {key}=VALUE to the command"
     if error["type"] == "value_error":  # keys that contradict each other: the validator says it all
         return error["msg"].removeprefix("Value error, ")
     if foreign := answer_to_value(key, error["input"]):
-        return f"{key}={error['input']!r} is not valid: {foreign}"
-    message = error["msg"].removeprefix("Input should be ")
+        return f"{key}={shown(error['input'])} is not valid: {foreign}"
+    message = _WANTED.get(error["type"]) or error["msg"].removeprefix("Input should be ").replace("'", "")
     if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] == PATTERN:
         message = "an import path, package.module:name"
     elif key == "objective.kd":
         message += ", or the import path of a function of your own, package.module:name"
     if error["type"] == "string_type" and isinstance(given := error["input"], int | float):
         message += f", as in {to_paste(f'{key}={given}')}"
-    return f"{key}={error['input']!r} is not valid: it must be {message}"
+    return f"{key}={shown(error['input'])} is not valid: it must be {message}"

@@ -38,9 +38,13 @@ class Root(Node):
 
     Attributes:
         uses: what keys need to be read by the command.
+        command: its name.
+        unnamed: the group that an argument without a key is a choice of; empty where there is none.
     """
 
     uses: ClassVar[Mapping[str, tuple[Needs, ...]]]
+    command: ClassVar[str]
+    unnamed: ClassVar[str] = ""
 
     @classmethod
     def from_hydra(cls, composed: DictConfig) -> Self:
@@ -65,13 +69,16 @@ class Root(Node):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise UserError(explain(error.errors()[0], all_keys(cls))) from None
+            # Where a key takes another's value, the other is the one that was set.
+            first, *_ = sorted(error.errors(), key=lambda each: _is_taken(composed, each["loc"]))
+            raise UserError(explain(first, all_keys(cls), cls.command)) from None
 
 
 class Config(Root):
     """One training run."""
 
     uses = TRAINING
+    command = "otfkd-train"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]  # the runs' folder is called by it
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     dry_run: bool
@@ -89,6 +96,17 @@ class Config(Root):
     evaluation: EvaluationConfig
     logger: LoggerConfig
     paths: PathsConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _warms_up_until_the_first_rotation(cls, values: dict[str, Any]) -> dict[str, Any]:
+        teacher, schedule = values.get("teacher"), values.get("schedule")
+        if not isinstance(teacher, dict) or not isinstance(schedule, dict):
+            return values
+        if teacher.get("source") != "self" or teacher.get("warmup_steps") is not None:
+            return values
+        first = _first_rotation(schedule, values.get("evaluation"))
+        return {**values, "teacher": {**teacher, "warmup_steps": first}}
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -152,10 +170,34 @@ class EvaluateConfig(Root):
     """One model to be scored on one suite."""
 
     uses = SCORING
+    command = "otfkd-eval"
+    unnamed = "model"
     model: ModelConfig
     evaluation: EvaluationConfig
     output: str | None
     paths: PathsConfig
+
+
+def _first_rotation(schedule: dict[str, Any], evaluation: Any) -> int | None:
+    """The step after which a schedule first rotates; None where it does not say, or not validly."""
+    named: Any = None
+    match schedule.get("trigger"):
+        case "at":
+            named = min((step for step in schedule.get("at") or [] if isinstance(step, int)), default=None)
+        case "geometric":
+            named = schedule.get("first")
+        case "on_improvement" | "plateau":
+            named = evaluation.get("every") if isinstance(evaluation, dict) else None
+    # An interval, as a profile may set one whatever the trigger, comes first.
+    first = named if schedule.get("every") is None else schedule["every"]
+    return first if isinstance(first, int) and first > 0 else None
+
+
+def _is_taken(composed: DictConfig, key: tuple[int | str, ...]) -> bool:
+    node: Any = composed
+    for part in key[:-1]:
+        node = node.get(part) if isinstance(node, DictConfig) else None
+    return isinstance(node, DictConfig) and key[-1] in node and OmegaConf.is_interpolation(node, str(key[-1]))
 
 
 _PATH_KEYS = (("data", "path"), ("evaluation", "path"), ("paths", "data_root"), ("paths", "runs"), ("paths", "cache"))
