@@ -7,6 +7,8 @@ any LightningModule.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from otfkd.base.version import __version__
+
 if TYPE_CHECKING:
     from otfkd.config.composition import load_config as load_config
     from otfkd.config.sections import Schedule as Schedule
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from otfkd.evaluation.sentences import SentenceEncoder as SentenceEncoder
     from otfkd.training.train import train as train
 
-__version__ = "0.1.0"
 
 # Imported when they are asked for, so that `--help` pays for neither torch nor transformers.
 _PUBLIC = {

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from otfkd import __version__
+from otfkd.base.version import __version__
 
 # The module and what it does.
 _COMMANDS = {

@@ -12,10 +12,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from otfkd import __version__
 from otfkd.base.errors import Interrupted, UserError, exits_as_errors, first_line, refusals_as_user_errors
 from otfkd.base.logs import log_to_terminal
 from otfkd.base.signals import signals_interrupt
+from otfkd.base.version import __version__
 from otfkd.config.composition import (
     check_single,
     prepare_overrides,

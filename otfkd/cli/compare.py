@@ -1,6 +1,5 @@
 """otfkd-compare: say whether methods differ from a baseline, by their finished runs."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,9 +1,12 @@
 """otfkd-eval: score any model on a suite."""
 
 import sys
+from pathlib import Path
 
 from omegaconf import DictConfig
 
+from otfkd.base.errors import UserError
+from otfkd.base.progress import waiting
 from otfkd.cli.common import run_hydra
 from otfkd.config.schema import EvaluateConfig
 
@@ -11,10 +14,14 @@ from otfkd.config.schema import EvaluateConfig
 def task(composed: DictConfig) -> None:
     """Score one composed config and print its table."""
     config = EvaluateConfig.from_hydra(composed)
-    from otfkd.evaluation.scoring import score_model
-    from otfkd.tables.terminal import scores
+    if config.output is not None and Path(config.output).expanduser().is_dir():
+        raise UserError(f"output={config.output} is a folder, and rows are appended to a file: name one in it")
+    with waiting(f"scoring {config.model.path}"):
+        from otfkd.evaluation.scoring import score_model
+        from otfkd.tables.terminal import scores
 
-    sys.stdout.write(scores(score_model(config)) + "\n")
+        told = scores(score_model(config))
+    sys.stdout.write(f"{told}\n")
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """otfkd-figures: draw what runs did, from their folders alone."""
 
-import argparse
 import functools
 import logging
 import sys

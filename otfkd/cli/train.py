@@ -3,30 +3,33 @@
 import contextlib
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from otfkd.base.errors import UserError
-from otfkd.base.launchers import check_environment, is_first
+from otfkd.base.launchers import check_environment, is_first, slurm_tasks, torchrun_processes
+from otfkd.base.progress import waiting
 from otfkd.cli.common import keep_traceback, run_hydra
 from otfkd.config.schema import Config
+
+if TYPE_CHECKING:
+    from otfkd.training.run import TrainResult
 
 
 def task(composed: DictConfig) -> float | None:
     """Train one composed config; gives the selected dev score to a Hydra sweeper that optimises."""
     config = Config.from_hydra(composed)
     check_environment()
-    from otfkd.base.processes import rank
-    from otfkd.tables.terminal import scores
-    from otfkd.training.train import train
-
     try:
-        result = train(config)
+        result = _result(config)
     except Exception:
         keep_traceback(config.paths.runs)
         raise
-    if rank() != 0:
-        return None  # the first process speaks for all
+    if result is None:
+        return None
+    from otfkd.tables.terminal import scores
+
     if result.status == "planned":
         sys.stdout.write(result.plan + "\n")
         return None
@@ -47,6 +50,27 @@ def show_sweep(jobs: Sequence[DictConfig]) -> None:
     runs = [read_summary(run) for run in dict.fromkeys(found) if run is not None]
     if runs:
         show(runs)
+
+
+def _result(config: Config) -> "TrainResult | None":
+    """What became of a run; None in a process that does not speak for all. Skips need no torch, plans no Lightning."""
+    from otfkd.training.run import prepare
+
+    alone = config.processes == 1 and torchrun_processes() is None and slurm_tasks() <= 1
+    found = prepare(config) if alone else None
+    if found is not None and (skipped := found.skipped()) is not None:
+        return skipped
+    if found is not None and config.dry_run:
+        with waiting("loading"):
+            from otfkd.training.plan_text import planned
+
+            return planned(found, found.load_models())
+    with waiting("loading"):
+        from otfkd.base.processes import rank
+        from otfkd.training.train import train
+
+    result = train(config, found)
+    return result if rank() == 0 else None
 
 
 def main() -> None:

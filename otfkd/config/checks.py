@@ -13,7 +13,7 @@ def check_empty_slot(teacher: TeacherConfig, objective: ObjectiveConfig, schedul
     if objective.distils:
         raise ValueError(
             "objective.kd_weight is above 0 but teacher=none: "
-            "give teacher=FOLDER_OR_HUB_ID, teacher=[A,B] or teacher=self, or objective=simcse"
+            "give teacher=FOLDER_OR_HUB_ID or teacher=self, or objective=simcse"
         )
     if schedule.trigger != "never":
         raise ValueError("schedule rotates teachers but teacher=none: give teacher=self or teacher=FOLDER_OR_HUB_ID")

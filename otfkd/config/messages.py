@@ -78,7 +78,7 @@ def shown(value: object) -> str:
         return f"[{','.join(map(shown, value))}]"
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{shown(one)}" for key, one in value.items()) + "}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(value)
 
 
 def quoted(value: str, mark: str = "'") -> str:

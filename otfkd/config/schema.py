@@ -197,7 +197,12 @@ def _is_taken(composed: DictConfig, key: tuple[int | str, ...]) -> bool:
     node: Any = composed
     for part in key[:-1]:
         node = node.get(part) if isinstance(node, DictConfig) else None
-    return isinstance(node, DictConfig) and key[-1] in node and OmegaConf.is_interpolation(node, str(key[-1]))
+    return (
+        bool(key)
+        and isinstance(node, DictConfig)
+        and key[-1] in node
+        and OmegaConf.is_interpolation(node, str(key[-1]))
+    )
 
 
 _PATH_KEYS = (("data", "path"), ("evaluation", "path"), ("paths", "data_root"), ("paths", "runs"), ("paths", "cache"))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from otfkd.base.errors import UserError
 from otfkd.base.files import write_bytes
-from otfkd.base.hashing import sha256_bytes
+from otfkd.base.hashing import sha256_file
+from otfkd.base.progress import waiting
 from otfkd.config.sections import DataConfig
 from otfkd.data.corpus import Corpus
 from otfkd.data.formats import TextFile, recognize
@@ -97,8 +98,8 @@ def _from_hub(config: DataConfig) -> TextFile | Table:
 def _generated(cache: Path) -> Path:
     from otfkd.data import mini
 
-    content = "".join(f"{sentence}\n" for sentence in mini.corpus()).encode()
-    path = cache / "corpora" / f"mini-{sha256_bytes([content])[:16]}.txt"
-    if not path.is_file():
-        write_bytes(path, content)
+    path = cache / "corpora" / f"mini-{mini.CORPUS_SHA256[:16]}.txt"
+    if not (path.is_file() and sha256_file(path) == mini.CORPUS_SHA256):
+        with waiting("writing the sentences of data=mini, once"):
+            write_bytes(path, "".join(f"{sentence}\n" for sentence in mini.corpus()).encode())
     return path

@@ -103,5 +103,5 @@ def _of_head(names: Iterable[str], model: PreTrainedModel) -> list[str]:
 def _headless(folder: Path) -> UserError:
     return UserError(
         f"{folder} has no pretrained masked-language head, which objective.mlm_weight asks for: "
-        "set objective.mlm_weight=0, or give a model that was saved with it"
+        "set objective.mlm_weight=0, or give a model that was saved with it, as model=bert_base is"
     )

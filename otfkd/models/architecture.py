@@ -1,7 +1,6 @@
 """What a config.json asks for: honoured, put right where only the form of an answer is concerned, or refused."""
 
 import inspect
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,6 @@ from otfkd.base.errors import UserError, first_line
 # These change what a model hands out or how it divides its work, and no number of any embedding.
 _FORM = {"chunk_size_feed_forward": 0, "output_attentions": False, "return_dict": True}
 _NOT_OF_LAYERS = ("token_id", "token_ids", "architectures", "labels")
-
-
-def check_whole(folder: Path) -> None:
-    """Raise a UserError for a folder that holds what was trained beside a model, without the model."""
-    adapter = folder / "adapter_config.json"
-    if not adapter.is_file():
-        return
-    try:
-        base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError):
-        base = None
-    raise UserError(
-        f"{folder} holds an adapter of {base or 'another model'} and otfkd reads whole models: merge it with peft's "
-        "merge_and_unload, save the result with save_pretrained, and give that folder"
-    )
 
 
 def load_config(folder: Path) -> Any:

@@ -16,8 +16,12 @@ _POOLERS: dict[str, Pooler] = {"cls": "cls", "cls_token": "cls", "mean": "mean",
                                "last": "last", "lasttoken": "last"}  # fmt: skip
 
 
-def saved_pooler(folder: Path) -> Pooler | None:
+def saved_pooler(folder: Path, section: str = "model") -> Pooler | None:
     """The pooler that travels with a model, None where it has none.
+
+    Args:
+        folder: the model's.
+        section: of the config that may name another, for messages.
 
     Raises:
         UserError: the model pools in a way otfkd does not know, or has modules after pooling that it does not.
@@ -27,7 +31,7 @@ def saved_pooler(folder: Path) -> Pooler | None:
         pooler: Pooler = _json(own).get("pooler")
         if pooler not in get_args(Pooler):
             raise UserError(
-                f"{own} names the pooler {pooler!r}, which otfkd does not know: name model.pooler to override"
+                f"{own} names the pooler {pooler!r}, which otfkd does not know: name {section}.pooler to override"
             )
         return pooler
     modules = _modules(folder)
@@ -36,13 +40,13 @@ def saved_pooler(folder: Path) -> Pooler | None:
     kinds = [kind for kind, _ in modules if kind != "Normalize"]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Dense"]):
         raise UserError(
-            f"{folder} is made of {', '.join(kinds)}, which otfkd does not read: name model.pooler to override"
+            f"{folder} is made of {', '.join(kinds)}, which otfkd does not read: name {section}.pooler to override"
         )
     modes = _modes(_json(modules[1][1] / "config.json"))
     if len(modes) != 1 or modes[0] not in _POOLERS:
         named = " and ".join(modes) or "no mode at all"
-        raise UserError(f"{folder} pools by {named}, which otfkd does not know: name model.pooler to override")
-    return _with_dense(folder, _POOLERS[modes[0]])
+        raise UserError(f"{folder} pools by {named}, which otfkd does not know: name {section}.pooler to override")
+    return _with_dense(folder, _POOLERS[modes[0]], section)
 
 
 def _modes(pooling: dict[str, Any]) -> list[str]:
@@ -52,7 +56,7 @@ def _modes(pooling: dict[str, Any]) -> list[str]:
     return [key.removeprefix(_LEGACY) for key, on in pooling.items() if key.startswith(_LEGACY) and on]
 
 
-def _with_dense(folder: Path, pooler: Pooler) -> Pooler:
+def _with_dense(folder: Path, pooler: Pooler, section: str) -> Pooler:
     """What a pooler and the trained layer after it are together: SimCSE's head is one such, any other is unknown."""
     dense = saved_dense(folder)
     if dense is None:
@@ -64,7 +68,7 @@ def _with_dense(folder: Path, pooler: Pooler) -> Pooler:
         return "cls_head"
     raise UserError(
         f"{folder} projects what it pools by {pooler} from {layer['in_features']} to {layer['out_features']} "
-        f"dimensions ({activation}), which otfkd does not read: name model.pooler to leave the projection out"
+        f"dimensions ({activation}), which otfkd does not read: name {section}.pooler to leave the projection out"
     )
 
 

@@ -6,23 +6,17 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from otfkd.base.processes import own_rows, rank_zero_first
+from otfkd.base.processes import own_rows
 from otfkd.data.corpus import Corpus
 from otfkd.data.datamodule import CorpusData, LabelledData, Source, TeacherInput
 from otfkd.data.labelled import Examples
-from otfkd.data.tokens import TokenCache, token_cache
 from otfkd.distill.teacher import Precomputed
 from otfkd.models.encoder import Encoder
 from otfkd.training.run import Run
 from otfkd.training.teacher_embeddings import precomputed
+from otfkd.training.tokens import read_tokens
 
 log = logging.getLogger("otfkd")
-
-
-def read_tokens(run: Run, corpus: Corpus, encoder: Encoder) -> TokenCache:
-    """A corpus as an encoder reads it, tokenised where it never was."""
-    length = run.config.data.max_length
-    return rank_zero_first(lambda: token_cache(corpus, encoder.tokenizer, length, run.cache, encoder.prompt))
 
 
 def _source(run: Run, corpus: Corpus, encoder: Encoder) -> Source:

@@ -1,6 +1,5 @@
 """Loggers that mirror what a run's own files say: none stops training, and none sends anything unless it is chosen."""
 
-import importlib.util
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,9 +9,8 @@ from typing import Any, Protocol
 
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from otfkd.base.errors import UserError, first_line
+from otfkd.base.errors import first_line
 from otfkd.config.differences import flat
-from otfkd.config.sections import LoggerConfig
 from otfkd.runs.folder import METRICS, ROTATIONS
 from otfkd.runs.log import Point
 from otfkd.runs.rows import Row
@@ -27,14 +25,6 @@ class Logger(Protocol):
 
     def log_metrics(self, metrics: Any, step: int) -> None: ...
     def finalize(self, status: str) -> None: ...
-
-
-def check_logger(config: LoggerConfig) -> None:
-    """Raise a UserError where the package of a chosen logger is not installed."""
-    if config.name == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
-        raise UserError(
-            "logger=tensorboard needs the package tensorboard: run pip install 'otfkd[tensorboard]', or take logger=csv"
-        )
 
 
 def make_mirror(run: Run, *, resumed: bool) -> "Mirror | None":

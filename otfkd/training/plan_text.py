@@ -9,9 +9,9 @@ from otfkd.data.labelled import Examples
 from otfkd.data.tokens import TokenCache
 from otfkd.distill.schedule import Plan
 from otfkd.models.encoder import Encoder
-from otfkd.training.batches import read_tokens
-from otfkd.training.run import Models, Run
+from otfkd.training.run import Models, Run, TrainResult
 from otfkd.training.teacher_embeddings import embedding_files
+from otfkd.training.tokens import read_tokens
 
 
 def describe(run: Run, models: Models) -> str:
@@ -33,6 +33,11 @@ def describe(run: Run, models: Models) -> str:
         ("disk", f"about {_bytes(_disk(run, student))}"),
     ]
     return "\n".join(f"{name:<11}{value}" for name, value in rows)
+
+
+def planned(run: Run, models: Models) -> TrainResult:
+    """What a dry run comes to."""
+    return TrainResult(run.folder.path, "planned", describe(run, models), [])
 
 
 def _data_lines(run: Run, student: Encoder) -> list[tuple[str, str]]:

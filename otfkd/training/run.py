@@ -1,13 +1,14 @@
-"""Everything a run can be refused for, found out before it trains: its files, its schedule, its folder."""
+"""Everything a run can be refused for, found out before it trains: its files, its schedule, its folder.
+
+What finds it imports no torch, so that a mistake is answered, and a finished run found, at once.
+"""
 
 import glob
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from otfkd.base.errors import UserError
 from otfkd.base.hashing import derived_seed
@@ -18,13 +19,34 @@ from otfkd.data.corpus import Corpus
 from otfkd.data.labelled import LEARNS_FROM, Examples, load_examples
 from otfkd.data.sources import find_corpus
 from otfkd.data.sts import Suite, load_suite
-from otfkd.distill.mlm import MaskedLanguage, load_masked_language
 from otfkd.distill.schedule import Plan, make_plan
-from otfkd.models.encoder import Encoder
-from otfkd.models.registry import find_model, fingerprint_model, load_encoder
+from otfkd.models.found import find_model, fingerprint_model
 from otfkd.runs.folder import RunFolder, is_kept_aside, run_of
-from otfkd.runs.rows import FineTuned
-from otfkd.training.parts import check_parts
+from otfkd.runs.rows import FineTuned, Row
+from otfkd.training.machine import check_logger, check_writable
+
+if TYPE_CHECKING:
+    import torch
+
+    from otfkd.distill.mlm import MaskedLanguage
+    from otfkd.models.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What became of a run.
+
+    Attributes:
+        folder: the run's folder.
+        status: `planned` after a dry run, `skipped` when it was finished before.
+        plan: the plan in words.
+        rows: its results; empty after a dry run.
+    """
+
+    folder: Path
+    status: Literal["planned", "skipped", "finished"]
+    plan: str
+    rows: list[Row]
 
 
 @dataclass(frozen=True)
@@ -94,8 +116,10 @@ class Run:
         return Path(self.config.paths.cache)
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> "torch.device":
         """Where models compute outside of Lightning's loop."""
+        import torch
+
         gpu = torch.cuda.is_available() and self.config.trainer.accelerator != "cpu"
         return torch.device("cuda" if gpu else "cpu")
 
@@ -110,22 +134,54 @@ class Run:
         student = self.load_student()
         return Models(student, self.load_teachers(), self.load_mlm(student))
 
-    def load_student(self) -> Encoder:
+    def load_student(self) -> "Encoder":
+        import torch
+
+        from otfkd.models.registry import load_encoder
+
         model = self.config.model
         torch.manual_seed(derived_seed(self.config.seed, "head"))  # the pooler cls_head may start untrained
         return self._checked(load_encoder(self.base_folder, model.pooler, model.layers, train=True))
 
-    def load_mlm(self, student: Encoder) -> MaskedLanguage | None:
+    def load_mlm(self, student: "Encoder") -> "MaskedLanguage | None":
         objective = self.config.objective
         if not objective.mlm_weight:
             return None
+        from otfkd.distill.mlm import load_masked_language
+
         return load_masked_language(self.base_folder, student, objective.mlm_probability)
 
-    def load_teachers(self) -> list[Encoder]:
-        teacher = self.config.teacher
-        return [self._checked(load_encoder(folder, teacher.pooler, teacher.layers)) for folder in self.teachers]
+    def load_teachers(self) -> "list[Encoder]":
+        from otfkd.models.registry import load_encoder
 
-    def _checked(self, encoder: Encoder) -> Encoder:
+        teacher = self.config.teacher
+        return [
+            self._checked(load_encoder(folder, teacher.pooler, teacher.layers, section="teacher"))
+            for folder in self.teachers
+        ]
+
+    def check_inputs(self) -> None:
+        """A teacher that is an earlier run is known by its config; it may have been trained anew since.
+
+        Raises:
+            UserError: the folder's run was begun with other inputs.
+        """
+        before = self.folder.read_provenance()
+        if before is not None and before.fingerprints != self.fingerprints:
+            changed = [key for key, value in self.fingerprints.items() if before.fingerprints.get(key) != value]
+            raise UserError(
+                f"{self.folder} was begun with another {' and '.join(changed)} than there is now: "
+                "start anew with fresh=true"
+            )
+
+    def skipped(self) -> TrainResult | None:
+        """What there is to say of a run that is finished and is not to be made again; None of any other."""
+        if self.config.dry_run or self.config.fresh or not self.folder.finished:
+            return None
+        self.check_inputs()
+        return TrainResult(self.folder.path, "skipped", self.folder.read_plan(), self.folder.read_rows())
+
+    def _checked(self, encoder: "Encoder") -> "Encoder":
         length = self.config.data.max_length
         if length > encoder.positions:
             raise UserError(
@@ -145,11 +201,11 @@ class Models:
         mlm: the head of SimCSE's auxiliary loss, where the objective has one.
     """
 
-    student: Encoder
-    teachers: list[Encoder]
-    mlm: MaskedLanguage | None
+    student: "Encoder"
+    teachers: "list[Encoder]"
+    mlm: "MaskedLanguage | None"
 
-    def hand_over_teachers(self) -> list[Encoder]:
+    def hand_over_teachers(self) -> "list[Encoder]":
         """Give the teachers away: where their embeddings are precomputed nobody keeps them, as large as they are."""
         teachers, self.teachers = self.teachers, []
         return teachers
@@ -161,10 +217,11 @@ def prepare(config: Config) -> Run:
     Raises:
         UserError: the first thing that is wrong.
     """
+    check_logger(config.logger)
     config = resolve_precision(config)
     plan = make_plan(config)
-    parts = check_parts(config)
-    model = find_model(config.model.path)
+    parts = _check_parts(config)
+    model = find_model(config.model.path, "model")
     teachers = _find_teachers(config) if config.teacher.source == "model" else ()
     cache = Path(config.paths.cache)
     suite = load_suite(config.evaluation, config.paths.data_root, cache)
@@ -174,11 +231,20 @@ def prepare(config: Config) -> Run:
             f"{name}, fewer than data.batch_size={config.data.batch_size}: lower data.batch_size or give more text"
         )
     for key in ("runs", "cache"):
-        _check_writable(f"paths.{key}", Path(getattr(config.paths, key)))
+        check_writable(f"paths.{key}", Path(getattr(config.paths, key)))
     read = {"model": fingerprint_model(model), "corpus": data.sha256, "suite": suite.checksum, **parts}
     if teachers:
         read["teacher"] = "+".join(fingerprint_model(folder) for folder in teachers)
     return Run(config, plan, model, teachers, data, size, suite, read)
+
+
+def _check_parts(config: Config) -> dict[str, str]:
+    """The sha256 of the user's own parts, once they are checked, which needs torch."""
+    if not config.parts:
+        return {}
+    from otfkd.training.parts import check_parts
+
+    return check_parts(config)
 
 
 @dataclass(frozen=True)
@@ -213,7 +279,7 @@ def identify(config: Config, earlier: Mapping[str, str]) -> Identity:
     named = {"corpus": data.sha256, "suite": suite.checksum, **fingerprints(config.parts)}
     named |= {group: _lineage(of, "the same") for group, of in earlier.items()}
     if "model" not in named:
-        named["model"] = _lineages([find_model(config.model.path)], config.seed)
+        named["model"] = _lineages([find_model(config.model.path, "model")], config.seed)
     if "teacher" not in named and config.teacher.source == "model":
         named["teacher"] = _lineages(_find_teachers(config), config.seed)
     return Identity(config_hash(config, named), data.sha256, suite)
@@ -262,7 +328,7 @@ def _find_teachers(config: Config) -> tuple[Path, ...]:
         matched = _matches(path)
         if not matched:
             raise UserError(f"teacher.path={path} matches no folder: correct the pattern")
-        found += [find_model(one) for one in matched]
+        found += [find_model(one, "teacher") for one in matched]
     if teacher.weights is not None and len(teacher.weights) != len(found):
         raise UserError(
             f"teacher.weights has {len(teacher.weights)} numbers for {len(found)} teachers: give one for each"
@@ -276,16 +342,3 @@ def _matches(path: str) -> list[str]:
         return [path]
     found = sorted(glob.glob(str(pattern)))  # noqa: PTH207  Path.glob takes no absolute pattern
     return [folder for folder in found if not is_kept_aside(Path(folder))]
-
-
-def _check_writable(key: str, folder: Path) -> None:
-    reason: str | None = None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = f"cannot be made ({error.strerror})"
-    else:
-        if not os.access(folder, os.W_OK | os.X_OK):
-            reason = "may not be written to"
-    if reason is not None:
-        raise UserError(f"{key}={folder} {reason}: name a folder you may write to")

@@ -21,6 +21,7 @@ from otfkd.base.errors import DivergenceError, Interrupted, UserError
 from otfkd.base.files import clear_unfinished
 from otfkd.base.hashing import sha256_bytes
 from otfkd.base.processes import any_process, broadcast
+from otfkd.base.progress import counted
 from otfkd.base.signals import stop_flag
 from otfkd.config.sections import Compute
 from otfkd.data.corpus import Corpus
@@ -29,7 +30,6 @@ from otfkd.data.tokens import token_cache
 from otfkd.evaluation.encode import encode_tokens
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import fingerprint_model
-from otfkd.training.progress import counted
 from otfkd.training.run import Run
 
 log = logging.getLogger("otfkd")

@@ -3,8 +3,6 @@
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
@@ -15,6 +13,7 @@ from otfkd.base.hashing import derived_seed
 from otfkd.base.logs import logging_to
 from otfkd.base.memory import release_memory
 from otfkd.base.processes import any_process, broadcast, rank, rank_zero_only, world_size
+from otfkd.base.progress import waiting
 from otfkd.base.provenance import environment
 from otfkd.base.signals import stop_flag
 from otfkd.config.schema import Config
@@ -40,39 +39,24 @@ from otfkd.runs.log import PointReceiver
 from otfkd.runs.rows import Row
 from otfkd.training.batches import corpus_data, initial_teacher, labelled_data
 from otfkd.training.launch import first_process_speaks, join, launch
-from otfkd.training.loggers import check_logger, final_scores, make_mirror
+from otfkd.training.loggers import final_scores, make_mirror
 from otfkd.training.parts import make_parts
-from otfkd.training.plan_text import describe
+from otfkd.training.plan_text import describe, planned
 from otfkd.training.progress import StepReport
 from otfkd.training.run import Models, Run, prepare
+from otfkd.training.run import TrainResult as TrainResult
 from otfkd.training.trainer import make_trainer, process_settings
 from otfkd.training.untrained import check_saved
 
 log = logging.getLogger("otfkd")
 
 
-@dataclass(frozen=True)
-class TrainResult:
-    """What became of a run.
-
-    Attributes:
-        folder: the run's folder.
-        status: `planned` after a dry run, `skipped` when it was finished before.
-        plan: the plan in words.
-        rows: its results; empty after a dry run.
-    """
-
-    folder: Path
-    status: Literal["planned", "skipped", "finished"]
-    plan: str
-    rows: list[Row]
-
-
-def train(config: Config) -> TrainResult:
+def train(config: Config, found: Run | None = None) -> TrainResult:
     """Train one run and score it; resume it if it was interrupted, skip it if it is finished.
 
     Args:
         config: of the run, as `otfkd.load_config` makes it of overrides.
+        found: what `prepare` found for it, if it was asked already.
 
     Returns:
         The run's folder, its plan in words and its scores.
@@ -95,23 +79,22 @@ def train(config: Config) -> TrainResult:
         return launch(train, config)
     with process_settings(config), first_process_speaks(), refusals_as_user_errors(), exits_as_errors():
         try:
-            return _plan_and_train(config)
+            return _plan_and_train(config, found)
         finally:
             # Trainer, loops and module hold each other, so their memory would be the next job's only some time later.
             release_memory()
 
 
-def _plan_and_train(config: Config) -> TrainResult:
-    check_logger(config.logger)
-    run = broadcast(lambda: prepare(config))
+def _plan_and_train(config: Config, found: Run | None) -> TrainResult:
+    run = broadcast(lambda: found or prepare(config))
     models = run.load_models()
-    plan = describe(run, models)
     if config.dry_run:
-        return TrainResult(run.folder.path, "planned", plan, [])
+        return planned(run, models)
+    plan = describe(run, models)
     with contextlib.ExitStack() as held:
         broadcast(lambda: held.enter_context(run.folder.held(fresh=config.fresh)))
         held.enter_context(failure_kept(run.folder.failure_file))
-        broadcast(lambda: _check_inputs(run))
+        broadcast(run.check_inputs)
         if run.folder.finished:
             return TrainResult(run.folder.path, "skipped", plan, run.folder.read_rows())
         with logging_to(run.folder.log_file(rank())):
@@ -142,7 +125,8 @@ def _train(run: Run, models: Models, plan: str) -> list[Row]:
             raise RuntimeError(f"training ended by itself after step {driver.step} of {run.plan.max_steps}")
         if module.skipped:
             log.warning("%d optimizer steps were left out", module.skipped)
-        with explain_divergence(driver):
+        tasks = ", ".join(task.name for task in (run.suite.dev, *run.suite.test))
+        with explain_divergence(driver), waiting(f"scoring on {tasks}"):
             rows = broadcast(lambda: _test(run, models.student, driver, module.skipped, parts.evaluators))
         if mirror is not None:
             mirror.log(config.trainer.max_steps, final_scores(rows))
@@ -189,20 +173,6 @@ def _driver(
     if isinstance(run.data, Examples):
         return RunDriver(run.folder.path, run.plan, evaluate=evaluate, **told)
     return TeacherRotation(run.folder.path, run.plan, evaluate=evaluate, diagnose=diagnose, **told)
-
-
-def _check_inputs(run: Run) -> None:
-    """A teacher that is an earlier run is known by its config; it may have been trained anew since.
-
-    Raises:
-        UserError: the folder's run was begun with other inputs.
-    """
-    before = run.folder.read_provenance()
-    if before is not None and before.fingerprints != run.fingerprints:
-        changed = [key for key, value in run.fingerprints.items() if before.fingerprints.get(key) != value]
-        raise UserError(
-            f"{run.folder} was begun with another {' and '.join(changed)} than there is now: start anew with fresh=true"
-        )
 
 
 @rank_zero_only

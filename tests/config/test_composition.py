@@ -84,7 +84,7 @@ def test_a_list_is_told_as_a_list() -> None:
 
 
 def test_a_number_for_a_path_is_told_in_quotes() -> None:
-    with pytest.raises(UserError, match=r"^data\.path=2024 is not valid: it must be a valid string, as in") as caught:
+    with pytest.raises(UserError, match=r"^data\.path=2024 is not valid: it must be text, as in") as caught:
         load_config(["data=text", "data.path=2024"])
     (argument,) = shlex.split(str(caught.value).partition(", as in ")[2])
     assert str(load_config(["data=text", argument]).data.path).endswith("/2024")

@@ -56,7 +56,7 @@ def test_an_answer_names_keys_and_choices_that_there_are(setting: Setting) -> No
         ("trainer.profiler=simple", "unknown key 'trainer.profiler': leave it out (timings.jsonl has the time of each "
                                     "step)"),
         ("callbacks=[]", "unknown key 'callbacks': the nearest valid key is 'trainer.callbacks'"),
-        ("trainer.devices=auto", "trainer.devices='auto' is not valid: take trainer.devices=N (the number of processes "
+        ("trainer.devices=auto", "trainer.devices=auto is not valid: take trainer.devices=N (the number of processes "
                                  "is part of what a run repeats)"),
         ("precision=16-mixed", "precision=16-mixed is not a choice: take precision=bfloat16 or auto (float16 needs a "
                                "scaled loss)"),
@@ -91,4 +91,4 @@ def test_a_name_that_is_ours_too_is_answered_by_the_nearest_key() -> None:
     ],
 )
 def test_a_flag_of_another_tool_is_refused_by_our_key(flag: str, sentence: str) -> None:
-    assert str(unknown_flag(flag, Config)) == sentence
+    assert str(unknown_flag(flag, all_keys(Config), "otfkd-train")) == sentence

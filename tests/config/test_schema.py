@@ -170,9 +170,8 @@ def test_an_unknown_key_below_a_value_is_refused() -> None:
     ],
 )
 def test_an_invalid_value_is_refused_by_key_and_value(key: str, value: str) -> None:
-    shown = {"null": "None", "true": "True", "1e3": "1000.0", "1e999": "inf", "-1e-5": "-1e-05"}.get(value, value)
-    message = refusal(f"{key}={value}")
-    assert message.startswith((f"{key}={shown} is not valid", f"{key}='{shown}' is not valid"))
+    shown = {"1e3": "1000.0", "1e999": "inf", "-1e-5": "-1e-05", "'7'": "7"}.get(value, value)
+    assert refusal(f"{key}={value}").startswith(f"{key}={shown} is not valid: ")
 
 
 def test_an_invalid_item_of_a_list_is_refused_by_its_place() -> None:

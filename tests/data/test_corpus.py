@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from otfkd.base.errors import UserError
+from otfkd.base.hashing import sha256_bytes
 from otfkd.config.sections import DataConfig
 from otfkd.data.corpus import Corpus
 from otfkd.data.sources import find_corpus
@@ -90,9 +91,14 @@ def test_the_mini_corpus_is_generated_once(tmp_path: Path, monkeypatch: pytest.M
     from otfkd.data import mini
 
     monkeypatch.setattr(mini, "corpus", lambda: ("one", "two"))
+    monkeypatch.setattr(mini, "CORPUS_SHA256", sha256_bytes([b"one\ntwo\n"]))
     config = DataConfig(source="mini", path=None, repo=None, file=None, batch_size=2, max_length=16)
     corpus = find_corpus(config, tmp_path)
     written = corpus.path.stat().st_mtime_ns
     assert [sentence for _, sentence in corpus.sentences()] == ["one", "two"]
     assert find_corpus(config, tmp_path) == corpus
     assert corpus.path.stat().st_mtime_ns == written
+    corpus.path.write_text("one\n")  # a copy that broke off
+    assert [sentence for _, sentence in find_corpus(config, tmp_path).sentences()] == ["one", "two"]
+    monkeypatch.setattr(mini, "corpus", lambda: pytest.fail("generated again"))
+    assert find_corpus(config, tmp_path) == corpus

@@ -46,6 +46,11 @@ def test_corpus_is_large_distinct_and_broad() -> None:
     assert len(mini.TOPICS) >= 40
 
 
+def test_the_corpus_is_the_file_that_is_looked_for() -> None:
+    content = "".join(f"{sentence}\n" for sentence in mini.corpus())
+    assert hashlib.sha256(content.encode()).hexdigest() == mini.CORPUS_SHA256
+
+
 def test_pairs_are_as_many_as_promised() -> None:
     assert len(mini.pairs("dev")) == 400
     assert len(mini.pairs("test")) == 800

@@ -392,7 +392,7 @@ def test_a_schedule_that_contradicts_itself_is_refused_in_a_sentence(
 ) -> None:
     with pytest.raises(ValidationError) as caught:
         make_schedule(trigger, **changes)
-    assert [explain(error, ()) for error in caught.value.errors()] == [sentence]
+    assert [explain(error, (), "otfkd-train") for error in caught.value.errors()] == [sentence]
 
 
 @pytest.mark.parametrize("source", ["teacher=self", "teacher=folder"])

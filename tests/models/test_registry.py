@@ -16,7 +16,7 @@ from transformers import AutoModel
 from otfkd.base.errors import UserError
 from otfkd.config.sections import Pooler
 from otfkd.data.collate import pad
-from otfkd.models import registry
+from otfkd.models import found
 from otfkd.models.registry import find_model, fingerprint_model, load_encoder, saved_pooler
 from tests.support.models import make_tokenizer
 
@@ -49,13 +49,13 @@ def test_the_embedded_model_is_found_without_importing_its_package() -> None:
 
 
 def test_the_embedded_model_must_be_the_very_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_MINILM_SHA256", "0" * 64)
+    monkeypatch.setattr(found, "_MINILM_SHA256", "0" * 64)
     with pytest.raises(UserError, match=r"model.safetensors is not the file it should be: reinstall"):
         find_model("minilm")
 
 
 def test_the_embedded_model_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_MINILM", "otfkd-no-such-package")
+    monkeypatch.setattr(found, "_MINILM", "otfkd-no-such-package")
     with pytest.raises(UserError, match="run pip install otfkd-no-such-package"):
         find_model("minilm")
 

@@ -57,10 +57,13 @@ class TinyMaskedLanguage(nn.Module):
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the tiny encoders in the place of loaded ones, whatever they are loaded from and with."""
     run, train = otfkd.training.run, otfkd.training.train
-    monkeypatch.setattr(run, "find_model", Path)
-    monkeypatch.setattr(run, "load_encoder", lambda folder, pooler, layers, **_: TinyEncoder(folder, pooler, layers))
+    monkeypatch.setattr(run, "find_model", lambda path, _: Path(path))
     monkeypatch.setattr(
-        run, "load_masked_language", lambda folder, student, probability: TinyMaskedLanguage(probability)
+        "otfkd.models.registry.load_encoder", lambda folder, pooler, layers, **_: TinyEncoder(folder, pooler, layers)
+    )
+    monkeypatch.setattr(
+        "otfkd.distill.mlm.load_masked_language",
+        lambda folder, student, probability: TinyMaskedLanguage(probability),
     )
     monkeypatch.setattr(run, "config_hash", lambda *_: "0123456789")
     monkeypatch.setattr(train, "corpus_data", lambda *_: None)

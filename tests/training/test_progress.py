@@ -1,43 +1,25 @@
-"""How far something long has come, in words where there is no terminal."""
+"""What a run shows of its steps where there is no terminal."""
 
-import io
 import re
+from collections.abc import Callable
 
 import pytest
-from rich.console import Console
 
-import otfkd.training.progress
-from otfkd.training.progress import counted
+from otfkd.config.schema import Config
+from otfkd.training.train import train
 
 
-def test_ten_lines_say_how_far_it_is_and_how_long_it_takes(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_dev_score_is_shown_with_its_step_and_the_last_one_too(
+    configure: Callable[..., Config], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clock = iter(range(0, 1000, 2))
-    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))  # two seconds whenever something is said
-    with counted("sentences", 2000) as advance:
-        for _ in range(40):
-            advance(50)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 10
-    assert lines[0] == "sentences 200/2,000  2 s, about 18 s left"
-    assert lines[4] == "sentences 1,000/2,000  10 s, about 10 s left"
-    assert lines[-1] == "sentences 2,000/2,000  20 s, about 0 s left"
-
-
-def test_steps_larger_than_a_tenth_take_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
-    with counted("sentences", 5) as advance:
-        advance(3)
-        advance(2)
-    assert [line.split("  ")[0] for line in capsys.readouterr().err.splitlines()] == ["sentences 3/5", "sentences 5/5"]
-
-
-def test_in_a_terminal_it_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = io.StringIO()
-    monkeypatch.setattr(
-        otfkd.training.progress, "Console", lambda **_: Console(file=screen, force_terminal=True, width=80)
-    )
-    with counted("sentences", 4) as advance:
-        advance(3)
-        advance(1)
-    assert re.search(r"sentences .*4/4", screen.getvalue())
+    result = train(configure("trainer.max_steps=4", "evaluation.every=2"))
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]
+    assert [re.sub(r" [\d.]+(?= |$)", " N", line.split("  ")[0]) for line in lines] == [
+        f"step {n}/4" for n in (1, 2, 3, 4)
+    ]
+    told = [re.search(r"dev ([\d.]+) after (\d)", line) for line in lines]
+    assert [found and found[2] for found in told] == [None, None, "2", "4"]
+    assert all(re.search(r"  \d+ s, about \d+ s left$", line) for line in lines)
+    last = next(row for row in result.rows if row.split == "dev" and row.checkpoint == "last")
+    assert told[-1] is not None and last.average is not None
+    assert float(told[-1][1]) == pytest.approx(last.average, abs=0.01)
