@@ -17,9 +17,9 @@ from otfkd.base.logs import log_to_terminal
 from otfkd.base.signals import signals_interrupt
 from otfkd.base.version import __version__
 from otfkd.config.composition import (
+    check_jobs,
     check_single,
     prepare_overrides,
-    refuse_shared,
     searched,
     searching,
     usable,
@@ -137,8 +137,9 @@ def _run_jobs(
     from otfkd.cli.sweep import SweepTask, check_launcher, frozen, planned, run_sweep
 
     check_launcher(overrides, multirun=True)
-    job = SweepTask(task, schema, overrides)
-    refuse_shared(planned(overrides), schema, config_name, job.shared)
+    jobs = planned(overrides)
+    job = SweepTask(task, schema, overrides, len(jobs))
+    job.tell(jobs, check_jobs(jobs, schema, config_name, job.shared))
     with frozen([conf_dir(), *own_dirs()], overrides) as groups:
         run_sweep(functools.partial(start, groups), job, after_sweep)
 

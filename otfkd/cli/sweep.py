@@ -114,9 +114,10 @@ class SweepTask:
         schema: what its config has to be.
         overrides: of the command line. A job must have a use for those that the sweep varies, and one of the jobs for
             those that they share.
+        total: how many jobs there are, as far as that is known.
     """
 
-    def __init__(self, task: Callable[[DictConfig], Any], schema: type[Root], overrides: Sequence[str]):
+    def __init__(self, task: Callable[[DictConfig], Any], schema: type[Root], overrides: Sequence[str], total: int = 0):
         functools.update_wrapper(self, task)
         self.task = task
         self.schema = schema
@@ -124,6 +125,7 @@ class SweepTask:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         self.swept = {override.key_or_group for override in parsed if override.is_sweep_override()}
         self.shared = {override.key_or_group for override in parsed} - self.swept
+        self.total = total
         self.here = True
         self.identity = secrets.token_hex(4)  # in the notes' names: a user may have named another sweep's folder
 
@@ -138,6 +140,8 @@ class SweepTask:
                 log_to_terminal()
                 if self.launcher == "joblib" and _told_to_stop()():
                     raise Interrupted("not begun, because a signal came")
+            about = HydraConfig.get()
+            log.info("%s", self._counted(about.job.num, about.overrides.task))
             with refusals_as_user_errors(), exits_as_errors():
                 used = usable(composed, self.schema, self.shared)
                 write = functools.partial(self._write, used)
@@ -165,6 +169,16 @@ class SweepTask:
     def _name(self, overrides: Sequence[str], number: int) -> str:
         own = [text for text in overrides if text.partition("=")[0].lstrip("+") in self.swept]
         return " ".join(own) or f"job {number}"
+
+    def _counted(self, number: int, overrides: Sequence[str]) -> str:
+        of = f" of {self.total}" if number < self.total else ""
+        return f"job {number + 1}{of}: {self._name(overrides, number)}"
+
+    def tell(self, jobs: Sequence[Sequence[str]], refusals: Sequence[str | None]) -> None:
+        """Say before the first job begins which ones will fail, and why."""
+        for number, (overrides, sentence) in enumerate(zip(jobs, refusals, strict=True)):
+            if sentence is not None:
+                log.error("%s cannot run: %s", self._counted(number, overrides), sentence)
 
     def states(self) -> list[dict[str, Any]]:
         """What is known of each job of the sweep, in order."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -286,24 +286,32 @@ def usable(composed: DictConfig, schema: type[Root], shared: Collection[str] = (
     return of([text for text in given if text not in refusals]) if refusals else composed
 
 
-def refuse_shared(jobs: Iterable[Sequence[str]], schema: type[Root], config_name: str, shared: Collection[str]) -> None:
-    """Refuse what all jobs of a sweep were given and none has a use for.
+def check_jobs(
+    jobs: Sequence[Sequence[str]], schema: type[Root], config_name: str, shared: Collection[str]
+) -> list[str | None]:
+    """Compose every job of a sweep before the first begins.
+
+    Returns:
+        Of each job the sentence that refuses it, None where it can begin.
 
     Raises:
-        UserError: an override changes nothing that any of them reads.
+        UserError: all were given what none has a use for.
     """
-    found: dict[str, str] | None = None
+    sentences: list[str | None] = []
+    idle: list[dict[str, str]] = []
     for job in jobs:
         try:
             _, refusals = loaded(job, schema, config_name)
-        except UserError:
-            return  # the job says it, when its turn comes
-        now = {key_of(text): why for text, why in refusals.items() if key_of(text) in shared}
-        found = now if found is None else {key: why for key, why in found.items() if key in now}
-        if not found:
-            return
-    for sentence in (found or {}).values():
-        raise UserError(sentence)
+        except UserError as error:
+            sentences.append(str(error))
+            continue
+        sentences.append(next((why for text, why in refusals.items() if key_of(text) not in shared), None))
+        idle.append({key_of(text): why for text, why in refusals.items() if key_of(text) in shared})
+    if len(idle) == len(jobs):
+        for key, sentence in idle[0].items() if idle else ():
+            if all(key in one for one in idle):
+                raise UserError(sentence)
+    return sentences
 
 
 def key_of(override: str) -> str:

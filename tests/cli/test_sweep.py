@@ -36,6 +36,36 @@ def test_a_failed_job_stops_no_other_and_is_listed_with_its_reason(
     assert "Traceback" not in swept.err and "Error executing job" not in swept.err
 
 
+def test_every_job_is_checked_before_the_first_and_announced_at_its_turn(
+    otfkd_command: Command, overrides: list[str]
+) -> None:
+    swept = otfkd_command("train", *overrides, *ONE_STEP, "objective.kd_weight=0,1", "-m", "seed=0,1", "dry_run=true")
+    told = [line for line in swept.err.splitlines() if line.startswith("job ")]
+    assert [line.partition(": objective.kd_weight is above 0")[0] for line in told] == [
+        "job 3 of 4: objective.kd_weight=1 seed=0 cannot run",
+        "job 4 of 4: objective.kd_weight=1 seed=1 cannot run",
+        "job 1 of 4: objective.kd_weight=0 seed=0",
+        "job 2 of 4: objective.kd_weight=0 seed=1",
+        "job 3 of 4: objective.kd_weight=1 seed=0",
+        "job 4 of 4: objective.kd_weight=1 seed=1",
+    ]
+
+
+def test_folders_are_swept_over_as_choices_are(otfkd_command: Command, overrides: list[str], tiny_model: Path) -> None:
+    given = (*overrides[1:], *ONE_STEP, "dry_run=true")
+    models = otfkd_command("train", f"model={tiny_model},'{tiny_model}/.'", "-m", *given)
+    assert (models.code, models.out.count(f"student    {tiny_model}")) == (0, 2), models.err
+    teachers = otfkd_command(
+        "train", "experiment=distill_static", f"model={tiny_model}", f"teacher={tiny_model},[{tiny_model},{tiny_model}]",
+        "teacher.pooler=mean", "-m", *given,
+    )  # fmt: skip
+    assert teachers.code == 0, teachers.err
+    lines = [line for line in teachers.out.splitlines() if line.startswith("teacher ")]
+    assert [line.count(str(tiny_model)) for line in lines] == [1, 2]
+    mixed = otfkd_command("train", "experiment=distill_static", f"teacher=minilm,{tiny_model}", "-m")
+    assert_refused(mixed, "sweeps over the choice minilm and over folders")
+
+
 def test_a_fault_in_a_job_is_code_1_and_the_same_command_tries_that_job_again(
     otfkd_command: Command, overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

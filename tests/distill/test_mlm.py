@@ -137,7 +137,7 @@ def test_a_model_without_the_head_is_refused(tiny_model: Path, tiny_encoder: Enc
         load_masked_language(tiny_model, tiny_encoder, 0.15)
     assert str(caught.value) == (
         f"{tiny_model} has no pretrained masked-language head, which objective.mlm_weight asks for: "
-        "set objective.mlm_weight=0, or give a model that was saved with it"
+        "set objective.mlm_weight=0, or give a model that was saved with it, as model=bert_base is"
     )
 
 
