@@ -52,6 +52,7 @@ def _hydra_parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(parents=[get_args_parser()], add_help=False, conflict_handler="resolve")
     _tells_version(parser)  # in the place of Hydra's
+    parser.add_argument("--explain", nargs="?", const="", metavar="KEY", help="say what keys mean")
     return parser
 
 
@@ -82,6 +83,11 @@ def _hydra(
     parsed, unknown = _hydra_parser().parse_known_intermixed_args()
     if unknown:
         raise unknown_flag(unknown[0], valid_keys(schema), schema.command)
+    if parsed.explain is not None:
+        from otfkd.cli.explain import explain
+
+        explain(schema, parsed.explain)
+        return
     if parsed.shell_completion:
         _complete(task, config_name, parsed.overrides)
         return

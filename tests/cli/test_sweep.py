@@ -56,7 +56,8 @@ def test_folders_are_swept_over_as_choices_are(otfkd_command: Command, overrides
     models = otfkd_command("train", f"model={tiny_model},'{tiny_model}/.'", "-m", *given)
     assert (models.code, models.out.count(f"student    {tiny_model}")) == (0, 2), models.err
     teachers = otfkd_command(
-        "train", "experiment=distill_static", f"model={tiny_model}", f"teacher={tiny_model},[{tiny_model},{tiny_model}]",
+        "train", "experiment=distill_static", f"model={tiny_model}",
+        f"teacher={tiny_model},[{tiny_model},{tiny_model}]",
         "teacher.pooler=mean", "-m", *given,
     )  # fmt: skip
     assert teachers.code == 0, teachers.err
