@@ -16,6 +16,9 @@ def task(composed: DictConfig) -> None:
     config = EvaluateConfig.from_hydra(composed)
     if config.output is not None and Path(config.output).expanduser().is_dir():
         raise UserError(f"output={config.output} is a folder, and rows are appended to a file: name one in it")
+    from otfkd.models.found import find_model
+
+    find_model(config.model.path, "model")  # a wrong name is refused before torch loads
     with waiting(f"scoring {config.model.path}"):
         from otfkd.evaluation.scoring import score_model
         from otfkd.tables.terminal import scores

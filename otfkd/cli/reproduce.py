@@ -81,12 +81,13 @@ def _reproduce(arguments: argparse.Namespace) -> None:
         (_check if arguments.check else _fill)(arguments.experiments)
         return
     from otfkd.tables.definition import load_table
-    from otfkd.tables.jobs import table_jobs
-    from otfkd.tables.make import with_seeds
 
     profile = arguments.profile
     names = arguments.tables.split(",") if arguments.tables else _published(arguments.experiments, profile)
     specs = {name: load_table(name, profile) for name in names}
+    from otfkd.tables.jobs import table_jobs  # which loads torch
+    from otfkd.tables.make import with_seeds
+
     planned = specs if arguments.seeds is None else with_seeds(specs, profile, arguments.seeds)
     jobs = table_jobs(planned, profile, arguments.overrides)
     if arguments.dry_run or arguments.print_commands or arguments.print_slurm:

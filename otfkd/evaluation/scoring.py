@@ -181,7 +181,7 @@ def score_model(config: EvaluateConfig) -> list[Row]:
     """
     # The data comes first: a missing file is found before a model is loaded.
     score = _scorer(config.evaluation, config.paths.data_root, Path(config.paths.cache))
-    folder = find_model(config.model.path)
+    folder = find_model(config.model.path, "model")
     announce_override(folder, config.model.pooler)
     encoder = load_encoder(folder, config.model.pooler, config.model.layers)
     try:
