@@ -81,7 +81,8 @@ def _named(given: str, schema: type[Root]) -> str:
 
 def _swept(group: str, sweep: "Override", text: str) -> list[str]:
     """The overrides of a sweep over choices of a group, or over folders: all of one kind, for Hydra has no mixture."""
-    values = _plain(sweep.value().list)
+    parsed: Any = sweep.value()
+    values = _plain(parsed.list)
     jobs = [_chosen(group, value, f"{group}={shown(value)}") for value in values]
     if all(len(job) == 1 for job in jobs):
         return [text]
