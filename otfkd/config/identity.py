@@ -18,6 +18,8 @@ _MACHINE_SUBKEYS = (
     ("data", "subset"),
     ("data", "split"),
     ("evaluation", "path"),
+    ("evaluation", "dev"),
+    ("evaluation", "test"),
     ("model", "path"),
     ("teacher", "path"),
     ("trainer", "on_nonfinite"),  # stopped by one loss, a run may be told to go on without it

@@ -205,7 +205,10 @@ def _is_taken(composed: DictConfig, key: tuple[int | str, ...]) -> bool:
     )
 
 
-_PATH_KEYS = (("data", "path"), ("evaluation", "path"), ("paths", "data_root"), ("paths", "runs"), ("paths", "cache"))
+_PATH_KEYS = (
+    ("data", "path"), ("evaluation", "path"), ("evaluation", "dev"), ("evaluation", "test"), ("paths", "data_root"),
+    ("paths", "runs"), ("paths", "cache"),
+)  # fmt: skip
 
 
 def _absolute_paths(values: dict[Any, Any]) -> None:

@@ -275,7 +275,7 @@ class TrainerConfig(Node):
 
 
 class EvaluationConfig(Node):
-    suite: Literal["mini", "sts", "mteb", "geometry", "supervised", "transfer"]
+    suite: Literal["mini", "sts", "mteb", "pairs", "geometry", "supervised", "transfer"]
     path: str | None
     repo: str | None
     file: str | None
@@ -286,11 +286,17 @@ class EvaluationConfig(Node):
     batch_size: PositiveInt
     max_length: Annotated[int, Field(ge=3)]
     extra: Annotated[list[ImportPath], AddedLater()] = []  # evaluators of the user's own
+    dev: str | None = None  # of the suite pairs: the file that selects
+    test: str | list[str] | None = None  # of the suite pairs: files and patterns that are only reported
 
     @model_validator(mode="after")
     def _once_each(self) -> Self:
         _refuse_repeats("evaluation.extra", self.extra)
         return self
+
+    @property
+    def tests(self) -> list[str]:
+        return [self.test] if isinstance(self.test, str) else self.test or []
 
 
 class LoggerConfig(Node):

@@ -105,7 +105,8 @@ _DATA_REPO = (
     _from_hub("data", "data.source", "hub", "csv"),
 )
 _SPLIT = Needs("data.source", lambda config: config.data.source == "hub" and config.data.file is None, "data=dataset")
-_SUITE = _but("evaluation.suite", "mini", take="evaluation=sts")
+_SUITE = _but("evaluation.suite", "mini", "pairs", take="evaluation=sts")
+_PAIRS = _among("evaluation.suite", "pairs", take="evaluation=pairs")
 _NO_FOLDER = _among("evaluation.path", None, take="evaluation.path=null")
 
 # Keys of the other command.
@@ -116,10 +117,12 @@ _ANYWHERE: dict[str, tuple[Needs, ...]] = {
     "evaluation.path": (_SUITE,),
     "evaluation.repo": (_SUITE, _NO_FOLDER, _from_hub("evaluation", "evaluation.suite", "mteb")),
     "evaluation.file": (
-        _but("evaluation.suite", "mini", "mteb", take="evaluation=sts"),
+        _but("evaluation.suite", "mini", "mteb", "pairs", take="evaluation=sts"),
         _NO_FOLDER,
         _from_hub("evaluation", "evaluation.suite"),
     ),
+    "evaluation.dev": (_PAIRS,),
+    "evaluation.test": (_PAIRS,),
 }
 
 TRAINING: Mapping[str, tuple[Needs, ...]] = {

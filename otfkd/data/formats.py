@@ -44,11 +44,13 @@ class TextFile:
         path: the file.
         format: lines of text, or rows with named columns.
         compression: that it is unpacked from as it is read.
+        key: the config's key that names it, for messages.
     """
 
     path: Path
     format: Format
     compression: str | None
+    key: str = "data.path"
 
     @property
     def name(self) -> str:
@@ -140,43 +142,44 @@ class TextFile:
                 yield where, row
 
 
-def recognize(path: Path, unnamed: Format = "text") -> TextFile:
+def recognize(path: Path, unnamed: Format = "text", key: str = "data.path") -> TextFile:
     """Look at a file's first bytes, whatever its name says, and then at its name.
 
     Args:
         path: the file.
         unnamed: what it is where its name says nothing.
+        key: the config's key that names it, for messages.
 
     Raises:
         UserError: it is not there, cannot be read, or is nothing that sentences can be read from.
     """
-    start = _first_bytes(path)
+    start = _first_bytes(path, key)
     named = _ENDINGS.get(path.suffix.lower())
     compression = next((kind for magic, kind in _COMPRESSED.items() if start.startswith(magic)), None)
     if named not in (None, compression):
         raise UserError(f"{path} is not compressed as its name says: rename it, or fetch it again")
     inner = path.with_suffix("") if named else path
-    found = TextFile(path, _FORMATS.get(inner.suffix.lower(), unnamed), compression)
+    found = TextFile(path, _FORMATS.get(inner.suffix.lower(), unnamed), compression, key)
     with _reading(found), found._bytes() as stream:
         head = stream.read(_HEAD)
     if head.startswith(_PARQUET) and compression is None:
-        return TextFile(path, "parquet", None)
+        return TextFile(path, "parquet", None, key)
     told = _against(head, found)
     if told is not None:
         raise UserError(f"{path} {told}")
     return found
 
 
-def _first_bytes(path: Path) -> bytes:
+def _first_bytes(path: Path, key: str) -> bytes:
     if path.is_dir():
-        raise UserError(f"data.path={path} is not a file but a folder: name the files in it, as data.path='{path}/*'")
+        raise UserError(f"{key}={path} is not a file but a folder: name the files in it, as {key}='{path}/*'")
     if not path.is_file():
-        raise UserError(f"data.path={path} is not a file: correct the path")
+        raise UserError(f"{key}={path} is not a file: correct the path")
     try:
         with path.open("rb") as file:
             return file.read(8)
     except OSError as error:
-        raise UserError(f"data.path={path} cannot be read ({error.strerror}): check its permissions") from None
+        raise UserError(f"{key}={path} cannot be read ({error.strerror}): check its permissions") from None
 
 
 def _against(head: bytes, file: TextFile) -> str | None:
@@ -231,6 +234,18 @@ def as_text(value: object, where: str) -> str:
     return value
 
 
+def filled(value: object, where: str) -> str:
+    """A table's value as text that is not blank.
+
+    Raises:
+        UserError: it is something else.
+    """
+    text = as_text(value, where)
+    if not text.strip():
+        raise UserError(f"{where} has an empty sentence: complete or delete it")
+    return text
+
+
 def as_line(text: str) -> bytes:
     """A text as a line of its own: line ends inside it become spaces."""
     return re.sub(r"[\r\n]+", " ", text.strip("\r\n")).encode() + b"\n"
@@ -270,5 +285,5 @@ def _reading(file: TextFile) -> Iterator[None]:
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
         kind = {"text": "text", "jsonl": "JSONL", "csv": "CSV", "tsv": "TSV", "parquet": "Parquet"}[file.format]
         raise UserError(
-            f"data.path={file.path} cannot be read as {kind} ({first_line(error)}): give a whole file in UTF-8"
+            f"{file.key}={file.path} cannot be read as {kind} ({first_line(error)}): give a whole file in UTF-8"
         ) from None

@@ -11,7 +11,7 @@ from otfkd.base.files import write_bytes
 from otfkd.base.hashing import sha256_bytes
 from otfkd.config.sections import DataConfig
 from otfkd.data.corpus import Corpus
-from otfkd.data.formats import as_text, recognize
+from otfkd.data.formats import filled, recognize
 from otfkd.data.senteval import find, read_sick, read_sick_judgments, read_stsb
 from otfkd.data.sts import DevTask, Pair, Task, as_pair, found_again
 
@@ -217,10 +217,7 @@ def _rows(path: Path, columns: tuple[str, str, str]) -> Iterator[tuple[str, tupl
 
 
 def _sentence(value: object, where: str) -> str:
-    text = as_text(value, where)
-    if not text.strip():
-        raise UserError(f"{where} has an empty sentence: complete or delete it")
-    return text.replace("\n", " ")
+    return filled(value, where).replace("\n", " ")
 
 
 def _grade(text: str, where: str, top: float) -> float:

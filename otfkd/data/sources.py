@@ -60,8 +60,12 @@ def _from_python(config: DataConfig, cache: Path) -> Corpus:
     return mapped(config.paths[0], cache)
 
 
-def matching(paths: Sequence[str]) -> list[Path]:
+def matching(paths: Sequence[str], key: str = "data.path") -> list[Path]:
     """The files that paths and patterns name, those of a pattern by name.
+
+    Args:
+        paths: of files, and patterns.
+        key: the config's key that names them, for messages.
 
     Raises:
         UserError: there is no path, a pattern matches nothing, or a file is named twice.
@@ -76,11 +80,11 @@ def matching(paths: Sequence[str]) -> list[Path]:
         matched = sorted(glob.glob(path, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
         files = [one for one in map(Path, matched) if one.is_file()]
         if not files:
-            raise UserError(f"data.path={path} matches no file: correct the pattern")
+            raise UserError(f"{key}={path} matches no file: correct the pattern")
         found += files
     twice = next((path for place, path in enumerate(found) if path in found[:place]), None)
     if twice is not None:
-        raise UserError(f"data.path names {twice} twice: name it once")
+        raise UserError(f"{key} names {twice} twice: name it once")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Graded sentence pairs: the STS tasks in SentEval's layout or mteb's, and the embedded mini task.
+"""Graded sentence pairs: the STS tasks in SentEval's layout or mteb's, a user's own, and the embedded mini task.
 
 Dev and test tasks are different types, so that code that selects on a test task does not type-check. That says nothing
 of their pairs: STS-B was drawn from STS12 to STS16, and 1,135 of the pairs of these test tasks are STS-B dev pairs too,
@@ -6,6 +6,7 @@ of their pairs: STS-B was drawn from STS12 to STS16, and 1,135 of the pairs of t
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from otfkd.base.hashing import sha256_bytes
 from otfkd.config.sections import EvaluationConfig
 from otfkd.data import mteb, senteval
 from otfkd.data.grades import GradedPairs
+from otfkd.data.pairs import COLUMNS, read_pairs
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,12 @@ Pair = frozenset[str]
 def as_pair(left: str, right: str) -> Pair:
     """Two sentences in no order, as they are recognised in other data."""
     # The same pair is spaced, cased and punctuated differently in different releases.
-    return frozenset(re.sub(r"\W", "", sentence.lower()) for sentence in (left, right))
+    return frozenset(re.sub(r"\W", _mark, sentence.lower()) for sentence in (left, right))
+
+
+def _mark(found: re.Match[str]) -> str:
+    """A vowel sign or an accent, which is no letter but may tell two words apart; of anything else nothing."""
+    return found[0] if unicodedata.category(found[0]).startswith("M") else ""
 
 
 def found_again(pairs: Iterable[Pair], tasks: Iterable[Task]) -> dict[str, int]:
@@ -87,7 +94,7 @@ class Suite:
     Attributes:
         name: the suite's name.
         dev: selects the checkpoint.
-        test: scored after training.
+        test: scored after training; a user's own suite may have none.
         text: how its sentences were read, where suites differ in it; part of the protocol.
         checksum: sha256 over all pairs and grades.
     """
@@ -134,10 +141,43 @@ def load_suite(config: EvaluationConfig, data_root: str | None, cache: Path) -> 
             return _sts_suite(senteval.find(config, data_root, cache))
         case "mteb":
             return _mteb_suite(config, cache)
+        case "pairs":
+            return _own_suite(config)
     raise UserError(
-        f"evaluation={config.suite} chooses no checkpoint: train with evaluation=sts, mteb or mini, then score the run "
-        f"with otfkd-eval evaluation={config.suite}"
+        f"evaluation={config.suite} chooses no checkpoint: train with evaluation=sts, mteb, pairs or mini, then score "
+        f"the run with otfkd-eval evaluation={config.suite}"
     )
+
+
+def load_own_tests(config: EvaluationConfig) -> tuple[TestTask, ...]:
+    """The test tasks of a user's own files, without dev beside them.
+
+    Raises:
+        UserError: as `load_suite`.
+    """
+    if not config.tests:
+        raise UserError(
+            "evaluation=pairs scores files of your own: add evaluation.dev=FILE, evaluation.test=FILE or both, with "
+            f"the columns {', '.join(COLUMNS)}"
+        )
+    found = read_pairs("evaluation.test", config.tests)
+    return tuple(TestTask(name, (Subset("test", pairs),)) for name, pairs in found.items())
+
+
+def _own_suite(config: EvaluationConfig) -> Suite:
+    if config.dev is None:
+        raise UserError("evaluation=pairs chooses the checkpoint by a file of your own: add evaluation.dev=FILE")
+    found = read_pairs("evaluation.dev", [config.dev])
+    if len(found) > 1:
+        raise UserError(f"evaluation.dev={config.dev} matches {len(found)} files, and one selects: name it")
+    ((name, pairs),) = found.items()
+    test = load_own_tests(config) if config.tests else ()
+    if name in (task.name for task in test):
+        raise UserError(
+            f"evaluation.dev and evaluation.test name two files called {name}, and a task is called by its file: "
+            "rename one"
+        )
+    return Suite("pairs", DevTask(name, (Subset("dev", pairs),)), test)
 
 
 def load_stsb(root: Path, split: Literal["dev", "test"]) -> Task:

@@ -15,7 +15,7 @@ from otfkd.config.schema import EvaluateConfig
 from otfkd.config.sections import EvaluationConfig, Pooler
 from otfkd.data import relatedness, senteval, transfer
 from otfkd.data.relatedness import RelatednessTask
-from otfkd.data.sts import REJOINED, Suite, Task, checksum, load_stsb, load_suite
+from otfkd.data.sts import REJOINED, Suite, Task, TestTask, checksum, load_own_tests, load_stsb, load_suite
 from otfkd.data.transfer import TransferTask
 from otfkd.evaluation.extra import Evaluator, extra_scores, make_evaluators
 from otfkd.evaluation.geometry import geometry
@@ -66,7 +66,7 @@ def dev_score(encoder: Encoder, suite: Suite, config: EvaluationConfig) -> float
 def score_rows(
     encoder: Encoder, suite: Suite, config: EvaluationConfig, origin: Origin, evaluators: Sequence[Evaluator] = ()
 ) -> list[Row]:
-    """Score an encoder on a suite: its dev row, with the geometry of its dev sentences, and its test row.
+    """Score an encoder on a suite: its dev row, with the geometry of its dev sentences, and its test row if it has one.
 
     Both have what the user's own evaluators say.
 
@@ -83,10 +83,25 @@ def score_rows(
     if evaluators:
         facts["extra"] = extra_scores(evaluators, encoder, config.max_length)
     dev, test = {suite.dev.name: scores[suite.dev.name]}, {task.name: scores[task.name] for task in suite.test}
-    return [
-        Row(**facts, split="dev", **_scored(dev), geometry=geometry(suite.dev, vectors).as_dict()),
-        Row(**facts, split="test", **_scored(test)),
-    ]
+    selecting = Row(**facts, split="dev", **_scored(dev), geometry=geometry(suite.dev, vectors).as_dict())
+    return [selecting, *([Row(**facts, split="test", **_scored(test))] if test else [])]
+
+
+def score_tests(encoder: Encoder, tasks: Sequence[TestTask], config: EvaluationConfig, origin: Origin) -> Row:
+    """The test row of a user's own tasks, where nothing is selected.
+
+    Raises:
+        DivergenceError: no task has a score.
+    """
+    scores = evaluate(encoder, tasks, batch_size=config.batch_size, max_length=config.max_length)
+    _refuse_collapsed(scores)
+    return Row(
+        **_facts(encoder, origin, _at_length(PROTOCOL, config)),
+        **_scored(scores),
+        split="test",
+        suite="pairs",
+        suite_sha256=checksum(tasks),
+    )
 
 
 def score_geometry(encoder: Encoder, task: Task, config: EvaluationConfig, origin: Origin) -> Row:
@@ -211,6 +226,9 @@ def _scorer(config: EvaluationConfig, data_root: str | None, cache: Path) -> Cal
         case "geometry":
             task = load_stsb(senteval.find(config, data_root, cache), config.split or "dev")
             return lambda encoder, origin: [score_geometry(encoder, task, config, origin)]
+        case "pairs" if config.dev is None:
+            tests = load_own_tests(config)
+            return lambda encoder, origin: [score_tests(encoder, tests, config, origin)]
     evaluators = make_evaluators(config.extra)
     suite = load_suite(config, data_root, cache)
     return lambda encoder, origin: score_rows(encoder, suite, config, origin, evaluators)

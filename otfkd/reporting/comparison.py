@@ -186,7 +186,7 @@ def _read_arm(letter: str, path: Path) -> Arm:
             raise UserError(f"{path} has two results of seed {seed}: name the runs of one config (NAME/HASH)")
         runs[seed] = run
     if not runs:
-        raise UserError(f"{path} has no test scores of a selected checkpoint: give a folder with finished runs")
+        raise UserError(f"{path} has no test scores of a selected checkpoint: give a folder with finished, tested runs")
     if len({run.row.config_hash for run in runs.values()}) > 1:
         raise UserError(f"{path} holds runs of several configs: name those of one (NAME/HASH)")
     (config_hash,) = {run.row.config_hash for run in runs.values()}

@@ -221,6 +221,8 @@ def _run(job: Job, folders: Folders) -> Published:
         folder, rows = result.folder, result.rows
     of = {(row.split, row.checkpoint): row for row in rows}
     chosen: Literal["given", "selected"] = "given" if job.seed is None else "selected"
+    if ("test", chosen) not in of:
+        raise UserError("a table shows test scores, and this run has none: add evaluation.test=FILE")
     dev, test = of["dev", chosen], of["test", chosen]
     (dev_score,) = dev.scores.values()
     return Published(

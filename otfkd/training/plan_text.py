@@ -6,6 +6,7 @@ from otfkd.config.schema import Config
 from otfkd.config.sections import Schedule
 from otfkd.data.corpus import Corpus
 from otfkd.data.labelled import Examples
+from otfkd.data.sts import Suite
 from otfkd.data.tokens import TokenCache
 from otfkd.distill.schedule import Plan
 from otfkd.models.encoder import Encoder
@@ -27,7 +28,7 @@ def describe(run: Run, models: Models) -> str:
         ("cache", f"after {_steps(plan.cache)}"),
         ("rotate", _rotation_line(plan, config.schedule)),
         ("checkpoint", f"after {_steps(plan.checkpoint)}"),
-        ("test", ", ".join(task.name for task in run.suite.test)),
+        ("test", _test_line(run.suite)),
         *_parts_lines(run),
         ("memory", f"about {_bytes(_memory(run, student, teachers))}{' each' if config.processes > 1 else ''}"),
         ("disk", f"about {_bytes(_disk(run, student))}"),
@@ -38,6 +39,13 @@ def describe(run: Run, models: Models) -> str:
 def planned(run: Run, models: Models) -> TrainResult:
     """What a dry run comes to."""
     return TrainResult(run.folder.path, "planned", describe(run, models), [])
+
+
+def _test_line(suite: Suite) -> str:
+    """What is scored after training, and how much of it has helped to choose."""
+    known = ", ".join(f"{count:,} pairs of {name}" for name, count in suite.dev_in_test().items())
+    told = f" ({known} are {suite.dev.name}'s too)" if known else ""
+    return (", ".join(task.name for task in suite.test) or "nothing") + told
 
 
 def _data_lines(run: Run, student: Encoder) -> list[tuple[str, str]]:

@@ -26,8 +26,8 @@ MACHINE = {
     "seed", "dry_run", "fresh", "resume", "paths.data_root", "paths.runs", "paths.cache", "logger.name",
     "logger.every", "logger.project", "logger.offline", "logger.tags", "trainer.on_nonfinite", "trainer.threads",
     "trainer.devices",
-    "trainer.nodes", "data.path", "data.column", "data.subset", "data.split", "evaluation.path", "model.path",
-    "teacher.path",
+    "trainer.nodes", "data.path", "data.column", "data.subset", "data.split", "evaluation.path", "evaluation.dev",
+    "evaluation.test", "model.path", "teacher.path",
 }  # fmt: skip
 
 
@@ -295,12 +295,19 @@ def test_a_model_by_path_keeps_its_own_pooler_unless_told() -> None:
     assert load_config(["model=org/name", "model.pooler=mean"]).model.pooler == "mean"
 
 
-@pytest.mark.parametrize("key", ["data.path", "evaluation.path", "paths.runs", "paths.cache", "paths.data_root"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "data.path", "evaluation.path", "evaluation.dev", "evaluation.test", "paths.runs", "paths.cache",
+        "paths.data_root",
+    ],
+)  # fmt: skip
 def test_relative_paths_mean_the_working_folder(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     section, name = key.split(".")
-    readers = {"data": ["data=text"], "evaluation": ["evaluation=sts"]}
-    config = load_config([f"{key}=sub/x", *readers.get(section, [])])
+    readers = {"data.path": "data=text", "evaluation.path": "evaluation=sts"}
+    chosen = readers.get(key, "evaluation=pairs" if section == "evaluation" else "evaluation=mini")
+    config = load_config([f"{key}=sub/x", chosen])
     assert getattr(getattr(config, section), name) == str(tmp_path / "sub" / "x")
 
 

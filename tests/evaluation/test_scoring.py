@@ -11,6 +11,8 @@ from typing import Literal
 import huggingface_hub
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
 from otfkd.base.errors import DivergenceError, UserError
 from otfkd.config.composition import compose, load_config, prepare_overrides
@@ -31,6 +33,7 @@ from otfkd.tables.table import Table
 from otfkd.tables.tabulate import build_table
 from otfkd.tables.terminal import scores
 from otfkd.training.run import prepare
+from tests.support.graded_files import random_pairs, write_pairs
 from tests.support.rows import defined
 from tests.support.senteval import make_senteval
 from tests.support.texts import sentence, tied_task
@@ -321,3 +324,47 @@ def test_a_pooler_named_for_a_folder_that_says_nothing_overrides_nothing(
     (tmp_path / "model" / "modules.json").write_text("[]")
     score(f"model={tmp_path / 'model'}", "model.pooler=mean")
     assert not caplog.records
+
+
+# A user's own pairs.
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> list[str]:
+    """A dev file and two test files on different scales."""
+    dev = write_pairs(tmp_path / "mine.csv", random_pairs(1))
+    first = write_pairs(tmp_path / "b.jsonl", random_pairs(2, grades=(-1, 0.25, 1)))
+    second = write_pairs(tmp_path / "c.tsv", random_pairs(3, grades=(0, 1), times=9))
+    return ["evaluation=pairs", f"evaluation.dev={dev}", f"evaluation.test=[{first},{second}]"]
+
+
+def test_own_pairs_score_as_in_sentence_transformers(tiny_model: Path, tmp_path: Path, own: list[str]) -> None:
+    save_encoder(load_encoder(tiny_model, "mean"), tmp_path / "model", 64)
+    dev, test = score(f"model={tmp_path / 'model'}", *own)
+    model = SentenceTransformer(str(tmp_path / "model"), device="cpu")
+    known = {
+        "mine": random_pairs(1), "b": random_pairs(2, grades=(-1, 0.25, 1)),
+        "c": random_pairs(3, grades=(0, 1), times=9),
+    }  # fmt: skip
+    for name, rows in known.items():
+        left, right, grades = map(list, zip(*rows, strict=True))
+        theirs = EmbeddingSimilarityEvaluator(left, right, grades, main_similarity="cosine")(model)
+        found = (dev if name == "mine" else test).scores[name]
+        assert found["all"] == pytest.approx(100 * theirs["spearman_cosine"], abs=0.01)
+        assert found["pairs"] == len(rows)
+    assert [(row.split, row.suite, list(row.scores)) for row in (dev, test)] == [
+        ("dev", "pairs", ["mine"]), ("test", "pairs", ["b", "c"]),
+    ]  # fmt: skip
+    assert dev.geometry is not None and dev.geometry["positives"] == 4  # those of the highest grade
+
+
+def test_own_pairs_are_scored_without_dev_or_without_test(tiny_model: Path, own: list[str]) -> None:
+    model = [f"model={tiny_model}", "model.pooler=mean"]
+    dev, test = score(*model, *own)
+    (tested,) = score(*model, own[0], own[2])
+    assert (tested.split, tested.scores, tested.average) == ("test", test.scores, test.average)
+    assert (tested.protocol, tested.suite) == (test.protocol, "pairs")
+    (chosen,) = score(*model, *own[:2])
+    assert (chosen.split, chosen.scores, chosen.geometry) == ("dev", dev.scores, dev.geometry)
+    with pytest.raises(UserError, match=r"evaluation=pairs scores files of your own: add evaluation.dev=FILE"):
+        score(*model, own[0])

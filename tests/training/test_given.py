@@ -41,7 +41,7 @@ MACHINE = {
     "trainer.devices", "trainer.nodes",
 }  # fmt: skip
 # In the hash by their contents.
-PATHS = {"data.path", "evaluation.path", "model.path", "teacher.path"}
+PATHS = {"data.path", "evaluation.path", "evaluation.dev", "evaluation.test", "model.path", "teacher.path"}
 # Every run reads these.
 ALWAYS = {
     "name", "seed", "dry_run", "fresh", "resume", "model.path", "model.pooler", "model.layers", "model.head",
@@ -363,13 +363,13 @@ def test_all_sources_of_data_are_tried() -> None:
 
 
 @pytest.mark.parametrize(("path", "root"), PLACES)
-@pytest.mark.parametrize("suite", ["mini", "sts", "mteb", "geometry", "supervised", "transfer"])
+@pytest.mark.parametrize("suite", ["mini", "sts", "mteb", "pairs", "geometry", "supervised", "transfer"])
 def test_suites_are_looked_for_where_the_keys_say(
     suite: str, path: str | None, root: str | None, default: Config, no_hub: None, tmp_path: Path
 ) -> None:
     scoring = scoring_config()
-    for config in (default, scoring) if suite in ("mini", "sts", "mteb") else (scoring,):
-        values = {"suite": suite, "path": path, "repo": "org/name", "file": "file"}
+    for config in (default, scoring) if suite in ("mini", "sts", "mteb", "pairs") else (scoring,):
+        values = {"suite": suite, "path": path, "repo": "org/name", "file": "file", "dev": "/nowhere", "test": "/no"}
         for key, value in values.items():
             config = put(config, f"evaluation.{key}", value)
         config = put(config, "paths.data_root", root)
@@ -377,7 +377,7 @@ def test_suites_are_looked_for_where_the_keys_say(
             load_suite(config.evaluation, root, tmp_path) if config.uses is TRAINING else _scorer(
                 config.evaluation, root, tmp_path
             )
-        for name in ("path", "repo", "file"):
+        for name in ("path", "repo", "file", "dev"):
             assert (unmet(config, f"evaluation.{name}") is None) == (f"evaluation.{name}" in seen), name
 
 
