@@ -20,6 +20,9 @@ _MACHINE_SUBKEYS = (
     ("evaluation", "path"),
     ("evaluation", "dev"),
     ("evaluation", "test"),
+    ("evaluation", "queries"),
+    ("evaluation", "corpus"),
+    ("evaluation", "qrels"),
     ("model", "path"),
     ("teacher", "path"),
     ("trainer", "on_nonfinite"),  # stopped by one loss, a run may be told to go on without it

@@ -206,8 +206,8 @@ def _is_taken(composed: DictConfig, key: tuple[int | str, ...]) -> bool:
 
 
 _PATH_KEYS = (
-    ("data", "path"), ("evaluation", "path"), ("evaluation", "dev"), ("evaluation", "test"), ("paths", "data_root"),
-    ("paths", "runs"), ("paths", "cache"),
+    ("data", "path"), ("evaluation", "path"), ("evaluation", "dev"), ("evaluation", "test"), ("evaluation", "queries"),
+    ("evaluation", "corpus"), ("evaluation", "qrels"), ("paths", "data_root"), ("paths", "runs"), ("paths", "cache"),
 )  # fmt: skip
 
 

@@ -275,12 +275,12 @@ class TrainerConfig(Node):
 
 
 class EvaluationConfig(Node):
-    suite: Literal["mini", "sts", "mteb", "pairs", "geometry", "supervised", "transfer"]
+    suite: Literal["mini", "sts", "mteb", "pairs", "geometry", "supervised", "transfer", "retrieval"]
     path: str | None
     repo: str | None
     file: str | None
     protocol: Literal["full", "fast"] | None  # of the suite transfer
-    split: Literal["dev", "test"] | None  # of the suite geometry
+    split: Literal["dev", "test"] | None  # of the suites geometry and retrieval
     every: PositiveInt | None  # None: only after the last step
     dev_compute: Compute  # of the encoder, for dev scores while a run trains; final rows are float32
     batch_size: PositiveInt
@@ -288,6 +288,9 @@ class EvaluationConfig(Node):
     extra: Annotated[list[ImportPath], AddedLater()] = []  # evaluators of the user's own
     dev: str | None = None  # of the suite pairs: the file that selects
     test: str | list[str] | None = None  # of the suite pairs: files and patterns that are only reported
+    queries: str | None = None  # of the suite retrieval, as are the next two
+    corpus: str | None = None
+    qrels: str | None = None
 
     @model_validator(mode="after")
     def _once_each(self) -> Self:

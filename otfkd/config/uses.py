@@ -105,7 +105,8 @@ _DATA_REPO = (
     _from_hub("data", "data.source", "hub", "csv"),
 )
 _SPLIT = Needs("data.source", lambda config: config.data.source == "hub" and config.data.file is None, "data=dataset")
-_SUITE = _but("evaluation.suite", "mini", "pairs", take="evaluation=sts")
+_SUITE = _but("evaluation.suite", "mini", "pairs", "retrieval", take="evaluation=sts")
+_RETRIEVAL = _among("evaluation.suite", "retrieval", take="evaluation=retrieval")
 _PAIRS = _among("evaluation.suite", "pairs", take="evaluation=pairs")
 _NO_FOLDER = _among("evaluation.path", None, take="evaluation.path=null")
 
@@ -117,7 +118,7 @@ _ANYWHERE: dict[str, tuple[Needs, ...]] = {
     "evaluation.path": (_SUITE,),
     "evaluation.repo": (_SUITE, _NO_FOLDER, _from_hub("evaluation", "evaluation.suite", "mteb")),
     "evaluation.file": (
-        _but("evaluation.suite", "mini", "mteb", "pairs", take="evaluation=sts"),
+        _but("evaluation.suite", "mini", "mteb", "pairs", "retrieval", take="evaluation=sts"),
         _NO_FOLDER,
         _from_hub("evaluation", "evaluation.suite"),
     ),
@@ -129,6 +130,9 @@ TRAINING: Mapping[str, tuple[Needs, ...]] = {
     **_ANYWHERE,
     "evaluation.protocol": (_SCORED,),
     "evaluation.split": (_SCORED,),
+    "evaluation.queries": (_SCORED,),
+    "evaluation.corpus": (_SCORED,),
+    "evaluation.qrels": (_SCORED,),
     "data.path": (_but("data.source", "mini", "hub", take="data=text or labelled"),),
     "data.column": (_PLAIN, _among("data.source", "text", "hub", take="data=text or dataset")),
     "data.unique": (_PLAIN,),
@@ -208,7 +212,10 @@ TRAINING: Mapping[str, tuple[Needs, ...]] = {
 SCORING: Mapping[str, tuple[Needs, ...]] = {
     **_ANYWHERE,
     "evaluation.protocol": (_among("evaluation.suite", "transfer", take="evaluation=transfer"),),
-    "evaluation.split": (_among("evaluation.suite", "geometry", take="evaluation=geometry"),),
+    "evaluation.split": (_among("evaluation.suite", "geometry", "retrieval", take="evaluation=geometry or retrieval"),),
+    "evaluation.queries": (_RETRIEVAL,),
+    "evaluation.corpus": (_RETRIEVAL,),
+    "evaluation.qrels": (_RETRIEVAL,),
     "model.head": (_TRAINED,),
     "evaluation.extra": (_among("evaluation.suite", "mini", "sts", "mteb", take="evaluation=sts"),),
     "evaluation.every": (_TRAINED,),

@@ -15,6 +15,8 @@ from otfkd.base.errors import UserError
 from otfkd.data.sts import Task
 
 POSITIVE = 4.0
+# Rows that are compared with as many others at once, which takes some 100 MB: a user's own dev file may be long.
+_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,13 @@ def alignment(left: Tensor, right: Tensor) -> float:
 
 def uniformity(unit: Tensor) -> float:
     """Log of the mean Gaussian potential of two rows, (n, d) of unit length, n > 1 (Wang & Isola 2020, eq. 4, t 2)."""
-    return math.log(float(torch.pdist(unit).square().mul(-2).exp().mean()))
+    blocks = torch.split(unit, _BLOCK)
+    total = 0.0
+    for number, block in enumerate(blocks):
+        total += float(torch.pdist(block).square().mul(-2).exp().sum())
+        for other in blocks[number + 1 :]:
+            total += float(torch.cdist(block, other).square().mul(-2).exp().sum())
+    return math.log(total / math.comb(len(unit), 2))
 
 
 def anisotropy(unit: Tensor) -> float:

@@ -15,16 +15,20 @@ from otfkd.config.schema import EvaluateConfig
 from otfkd.config.sections import EvaluationConfig, Pooler
 from otfkd.data import relatedness, senteval, transfer
 from otfkd.data.relatedness import RelatednessTask
+from otfkd.data.retrieval import RetrievalTask, load_retrieval
 from otfkd.data.sts import REJOINED, Suite, Task, TestTask, checksum, load_own_tests, load_stsb, load_suite
 from otfkd.data.transfer import TransferTask
 from otfkd.evaluation.extra import Evaluator, extra_scores, make_evaluators
 from otfkd.evaluation.geometry import geometry
 from otfkd.evaluation.relatedness import PROTOCOL as SUPERVISED
 from otfkd.evaluation.relatedness import evaluate_relatedness
+from otfkd.evaluation.retrieval import PROTOCOL as RETRIEVAL
+from otfkd.evaluation.retrieval import evaluate_retrieval
 from otfkd.evaluation.sts import COLLAPSED, PROTOCOL, StsScore, average, embed, evaluate, score_task
 from otfkd.evaluation.transfer import PROTOCOLS, evaluate_transfer
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import find_model, load_encoder, saved_pooler
+from otfkd.models.saved import saved_prompts
 from otfkd.runs.rows import Cost, FineTuned, Row, append_row
 
 log = logging.getLogger("otfkd")
@@ -148,6 +152,21 @@ def score_transfer(encoder: Encoder, tasks: Sequence[TransferTask], config: Eval
     )
 
 
+def score_retrieval(
+    encoder: Encoder, task: RetrievalTask, prompts: Mapping[str, str], config: EvaluationConfig, origin: Origin
+) -> Row:
+    """Score an encoder on a retrieval task."""
+    score = evaluate_retrieval(encoder, task, prompts, batch_size=config.batch_size, max_length=config.max_length)
+    return Row(
+        **_facts(encoder, origin, _at_length(RETRIEVAL, config)),
+        split=config.split or "test",
+        scores={task.name: score.as_dict()},
+        average=round(score.ndcg, 2),
+        suite="retrieval",
+        suite_sha256=task.checksum,
+    )
+
+
 def sts_protocol(suite: Suite, config: EvaluationConfig) -> str:
     """How the scores of a suite are made, as rows say it."""
     return _at_length(", ".join(filter(None, [PROTOCOL, suite.text])), config)
@@ -226,6 +245,11 @@ def _scorer(config: EvaluationConfig, data_root: str | None, cache: Path) -> Cal
         case "geometry":
             task = load_stsb(senteval.find(config, data_root, cache), config.split or "dev")
             return lambda encoder, origin: [score_geometry(encoder, task, config, origin)]
+        case "retrieval":
+            found = load_retrieval(config)
+            return lambda encoder, origin: [
+                score_retrieval(encoder, found, saved_prompts(find_model(origin.name)), config, origin)
+            ]
         case "pairs" if config.dev is None:
             tests = load_own_tests(config)
             return lambda encoder, origin: [score_tests(encoder, tests, config, origin)]

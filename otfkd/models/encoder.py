@@ -57,6 +57,13 @@ class Encoder(nn.Module):
         self.normalize = normalize
         self._left_out = 0 if pool_prompt or not prompt else prompt_length(tokenizer, prompt)
 
+    def with_prompt(self, prompt: str) -> "Encoder":
+        """An encoder of the same weights, not copies of them, with another prompt."""
+        return Encoder(
+            self.backbone, self.tokenizer, self.pooler, self.head, prompt=prompt, pool_prompt=self.pool_prompt,
+            normalize=self.normalize,
+        )  # fmt: skip
+
     @property
     def width(self) -> int:
         return int(self.backbone.config.hidden_size)

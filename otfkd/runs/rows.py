@@ -90,9 +90,9 @@ class Row(BaseModel):
         generation: rotations before that step.
         scores: task to {all, mean, wmean, pairs}; None for what is undefined, all pairs being alike to the model.
         average: mean of the tasks' 'all', None where one is; of accuracies for transfer, of Pearsons for the supervised
-            tasks.
+            tasks, of nDCGs for retrieval.
         geometry: of the split's sentences, {alignment, uniformity, anisotropy, effective_rank, sentences, positives};
-            dev rows have it, and test rows of evaluation=geometry.
+            dev rows of graded pairs have it, and test rows of evaluation=geometry.
         protocol: how the scores were made.
         suite_sha256: of all pairs and grades.
         weights_sha256: of the model's files.

@@ -27,7 +27,7 @@ MACHINE = {
     "logger.every", "logger.project", "logger.offline", "logger.tags", "trainer.on_nonfinite", "trainer.threads",
     "trainer.devices",
     "trainer.nodes", "data.path", "data.column", "data.subset", "data.split", "evaluation.path", "evaluation.dev",
-    "evaluation.test", "model.path", "teacher.path",
+    "evaluation.test", "evaluation.queries", "evaluation.corpus", "evaluation.qrels", "model.path", "teacher.path",
 }  # fmt: skip
 
 

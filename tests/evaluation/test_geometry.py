@@ -8,6 +8,7 @@ import torch
 from scipy.special import gamma, iv
 from torch import Tensor
 
+import otfkd.evaluation.geometry
 from otfkd.base.errors import UserError
 from otfkd.data.sts import Subset, Task
 from otfkd.evaluation.geometry import Geometry, alignment, anisotropy, effective_rank, geometry, uniformity
@@ -65,6 +66,15 @@ def test_the_four_numbers_equal_slow_loops() -> None:
     found = geometry(TASK, vectors)
     assert found.as_dict() == pytest.approx(slow(TASK, vectors), abs=1e-9)
     assert len({round(value, 3) for value in found.as_dict().values()}) == 6
+
+
+def test_uniformity_block_by_block_is_that_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = unit(draw(11, 5))
+    at_once = uniformity(rows)
+    assert at_once == math.log(float(torch.pdist(rows).square().mul(-2).exp().mean()))  # to the bit
+    for size in (1, 4, 10):
+        monkeypatch.setattr(otfkd.evaluation.geometry, "_BLOCK", size)
+        assert uniformity(rows) == pytest.approx(at_once, abs=1e-12)
 
 
 def test_lengths_do_not_count() -> None:

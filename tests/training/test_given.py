@@ -41,7 +41,17 @@ MACHINE = {
     "trainer.devices", "trainer.nodes",
 }  # fmt: skip
 # In the hash by their contents.
-PATHS = {"data.path", "evaluation.path", "evaluation.dev", "evaluation.test", "model.path", "teacher.path"}
+PATHS = {
+    "data.path",
+    "evaluation.path",
+    "evaluation.dev",
+    "evaluation.test",
+    "evaluation.queries",
+    "evaluation.corpus",
+    "evaluation.qrels",
+    "model.path",
+    "teacher.path",
+}
 # Every run reads these.
 ALWAYS = {
     "name", "seed", "dry_run", "fresh", "resume", "model.path", "model.pooler", "model.layers", "model.head",
@@ -363,13 +373,13 @@ def test_all_sources_of_data_are_tried() -> None:
 
 
 @pytest.mark.parametrize(("path", "root"), PLACES)
-@pytest.mark.parametrize("suite", ["mini", "sts", "mteb", "pairs", "geometry", "supervised", "transfer"])
+@pytest.mark.parametrize("suite", ["mini", "sts", "mteb", "pairs", "retrieval", "geometry", "supervised", "transfer"])
 def test_suites_are_looked_for_where_the_keys_say(
     suite: str, path: str | None, root: str | None, default: Config, no_hub: None, tmp_path: Path
 ) -> None:
     scoring = scoring_config()
     for config in (default, scoring) if suite in ("mini", "sts", "mteb", "pairs") else (scoring,):
-        values = {"suite": suite, "path": path, "repo": "org/name", "file": "file", "dev": "/nowhere", "test": "/no"}
+        values = {"suite": suite, "path": path, "repo": "org/name", "file": "file", "dev": "/nowhere", "queries": "/no"}
         for key, value in values.items():
             config = put(config, f"evaluation.{key}", value)
         config = put(config, "paths.data_root", root)
@@ -377,16 +387,17 @@ def test_suites_are_looked_for_where_the_keys_say(
             load_suite(config.evaluation, root, tmp_path) if config.uses is TRAINING else _scorer(
                 config.evaluation, root, tmp_path
             )
-        for name in ("path", "repo", "file", "dev"):
+        for name in ("path", "repo", "file", "dev", "queries"):
             assert (unmet(config, f"evaluation.{name}") is None) == (f"evaluation.{name}" in seen), name
 
 
 def test_how_a_suite_is_scored_is_read_where_it_is_scored(default: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     scoring = scoring_config()
-    for suite in ("mini", "transfer", "geometry"):
+    for suite in ("mini", "transfer", "geometry", "retrieval"):
         config = put(scoring, "evaluation.suite", suite)
         read = {key for key in ("evaluation.protocol", "evaluation.split") if unmet(config, key) is None}
-        assert read == {"transfer": {"evaluation.protocol"}, "geometry": {"evaluation.split"}}.get(suite, set())
+        split = {"evaluation.split"}
+        assert read == {"transfer": {"evaluation.protocol"}, "geometry": split, "retrieval": split}.get(suite, set())
         assert unmet(put(default, "evaluation.suite", suite), "evaluation.protocol") is not None
 
 
