@@ -100,13 +100,15 @@ def test_chunks_and_the_order_of_the_file_change_nothing(
 def test_of_equals_the_smallest_id_comes_first(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(otfkd.evaluation.retrieval, "_TOP", 2)
     monkeypatch.setattr(otfkd.evaluation.retrieval, "_DEEP", 2)
-    copies = [(name, "", "the cat sat") for name in ("d4", "d2", "d3", "d1")]
-    for name, place in (("d1", 1), ("d2", 2), ("d3", None)):
-        write_beir(tmp_path / name, {"q": "the cat"}, [*copies, ("a0", "", "moon moon moon")], {"q": {name: 1}})
-        for chunk in (2, 5):
-            monkeypatch.setattr(otfkd.evaluation.retrieval, "_CHUNK", chunk)
-            found = evaluated(model, tmp_path / name).scores[name]
-            assert found["mrr@2"] == pytest.approx(100 / place if place else 0)
+    names = ["d4", "d2", "d3", "d1"]
+    for turn, chunk in ((0, 5), (1, 5), (2, 5), (3, 5), (0, 2)):
+        copies = [(name, "", "the cat sat") for name in names[turn:] + names[:turn]]
+        answers = {f"q{place}": {f"d{place}": 1} for place in (1, 2, 3)}
+        corpus = [*copies, ("a0", "", "moon moon moon")]
+        write_beir(tmp_path / "own", dict.fromkeys(answers, "the cat"), corpus, answers)
+        monkeypatch.setattr(otfkd.evaluation.retrieval, "_CHUNK", chunk)
+        found = evaluated(model, tmp_path / "own").scores["own"]
+        assert (found["mrr@2"], found["recall@2"]) == pytest.approx((100 * (1 + 1 / 2 + 0) / 3, 100 * 2 / 3))
 
 
 def test_a_model_to_which_all_is_alike_has_no_score(model: Path, tmp_path: Path) -> None:
