@@ -146,6 +146,8 @@ def _arguments(
         idle = set(map(key_of, refusals))
         arguments = [text for text in arguments if text not in shared or key_of(text) not in idle]
         config, _ = loaded([*arguments, *starts], Config)
+    if config.evaluation.suite == "pairs" and not config.evaluation.tests:
+        raise UserError(f"row {row.name} has no test, whose scores a table shows: add evaluation.test=FILE")
     return tuple(arguments), config
 
 
@@ -221,8 +223,6 @@ def _run(job: Job, folders: Folders) -> Published:
         folder, rows = result.folder, result.rows
     of = {(row.split, row.checkpoint): row for row in rows}
     chosen: Literal["given", "selected"] = "given" if job.seed is None else "selected"
-    if ("test", chosen) not in of:
-        raise UserError("a table shows test scores, and this run has none: add evaluation.test=FILE")
     dev, test = of["dev", chosen], of["test", chosen]
     (dev_score,) = dev.scores.values()
     return Published(

@@ -175,6 +175,15 @@ def test_what_a_table_decides_is_not_given_by_hand(given: str) -> None:
         plan([given])
 
 
+def test_a_table_needs_a_test(few: list[str]) -> None:
+    own = [*few, "evaluation=pairs", "evaluation.dev=a.csv"]
+    with pytest.raises(
+        UserError, match=r"row encoder has no test, whose scores a table shows: add evaluation\.test=FILE"
+    ):
+        plan(own)
+    assert plan([*own, "evaluation.test=b.csv"])
+
+
 def test_a_launcher_is_for_sweeps() -> None:
     with pytest.raises(UserError, match="hydra/launcher=joblib starts no job of a table"):
         plan(["hydra/launcher=joblib"])
