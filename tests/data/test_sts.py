@@ -209,7 +209,9 @@ def test_a_split_of_sts_b_alone_is_that_of_the_suite(whole: Path, suite: Suite, 
 @pytest.mark.parametrize("name", ["transfer", "geometry", "supervised"])
 def test_what_chooses_no_checkpoint_is_no_suite(whole: Path, name: str) -> None:
     config = load_config([f"evaluation={name}", f"evaluation.path={whole}"])
-    with pytest.raises(UserError, match=f"evaluation={name} chooses no checkpoint: train with evaluation=sts, mteb or"):
+    with pytest.raises(
+        UserError, match=f"evaluation={name} chooses no checkpoint: train with evaluation=sts, mteb, pairs"
+    ):
         load_suite(config.evaluation, None, whole)
 
 
