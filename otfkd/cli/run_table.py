@@ -74,7 +74,7 @@ def _test(condition: str) -> Callable[[Summary], bool]:
         raise UserError(f"--where {condition} has no value: write --where KEY=VALUE")
     valid = (*COLUMNS, *setting_keys())
     if key not in valid:
-        raise unknown_key(key, valid, condition)
+        raise unknown_key(key, valid, condition, "otfkd-runs")
     try:
         value = OverridesParser.create().parse_override(condition).value()
     except HydraException:
