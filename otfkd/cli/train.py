@@ -14,7 +14,7 @@ from otfkd.cli.common import keep_traceback, run_hydra
 from otfkd.config.schema import Config
 
 if TYPE_CHECKING:
-    from otfkd.training.run import TrainResult
+    from otfkd.training.result import TrainResult
 
 
 def task(composed: DictConfig) -> float | None:

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from otfkd.config.composition import compose
 from otfkd.config.groups import options
 from otfkd.config.messages import all_keys
-from otfkd.config.schema import Config
+from otfkd.config.schema import Config, first_rotation
 from otfkd.config.stored import StoredConfig
 
 UNKNOWN: Final = "unknown"
@@ -56,6 +56,13 @@ def differences(config: StoredConfig | Config) -> dict[str, Any] | None:
 
     def default(key: str) -> Any:
         value = defaults.get(key)
+        if key == "teacher.warmup_steps" and value is None and given.get(key) is not None:
+            schedule = {
+                name.removeprefix("schedule."): of for name, of in given.items() if name.startswith("schedule.")
+            }
+            if not schedule:
+                return UNKNOWN
+            return first_rotation(schedule, {"every": given.get("evaluation.every")})
         other = _ANOTHER_KEY.fullmatch(value) if isinstance(value, str) else None
         return value if other is None else given.get(other[1], UNKNOWN)
 

@@ -28,7 +28,6 @@ from otfkd.config.sections import (
     StudentConfig,
     TeacherConfig,
     TrainerConfig,
-    named_parts,
 )
 from otfkd.config.uses import SCORING, TRAINING, Needs
 
@@ -99,13 +98,13 @@ class Config(Root):
 
     @model_validator(mode="before")
     @classmethod
-    def _warms_up_until_the_first_rotation(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _warms_up_until_thefirst_rotation(cls, values: dict[str, Any]) -> dict[str, Any]:
         teacher, schedule = values.get("teacher"), values.get("schedule")
         if not isinstance(teacher, dict) or not isinstance(schedule, dict):
             return values
         if teacher.get("source") != "self" or teacher.get("warmup_steps") is not None:
             return values
-        first = _first_rotation(schedule, values.get("evaluation"))
+        first = first_rotation(schedule, values.get("evaluation"))
         return {**values, "teacher": {**teacher, "warmup_steps": first}}
 
     @model_validator(mode="after")
@@ -178,7 +177,7 @@ class EvaluateConfig(Root):
     paths: PathsConfig
 
 
-def _first_rotation(schedule: dict[str, Any], evaluation: Any) -> int | None:
+def first_rotation(schedule: dict[str, Any], evaluation: Any) -> int | None:
     """The step after which a schedule first rotates; None where it does not say, or not validly."""
     named: Any = None
     match schedule.get("trigger"):
@@ -203,6 +202,22 @@ def _is_taken(composed: DictConfig, key: tuple[int | str, ...]) -> bool:
         and key[-1] in node
         and OmegaConf.is_interpolation(node, str(key[-1]))
     )
+
+
+def named_parts(
+    objective: ObjectiveConfig | None,
+    trainer: TrainerConfig | None,
+    data: DataConfig | None,
+    evaluation: EvaluationConfig | None,
+) -> dict[str, list[str]]:
+    """The import paths of the parts of the user's own that a run uses, by the keys that name them."""
+    named = {
+        "objective.kd": [objective.kd] if objective is not None and objective.own_kd and objective.distils else [],
+        "trainer.callbacks": [] if trainer is None else trainer.callbacks,
+        "data.path": data.paths if data is not None and data.source == "custom" else [],
+        "evaluation.extra": [] if evaluation is None else evaluation.extra,
+    }
+    return {key: paths for key, paths in named.items() if paths}
 
 
 _PATH_KEYS = (

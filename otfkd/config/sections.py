@@ -320,19 +320,3 @@ def _refuse_repeats(key: str, paths: Sequence[str]) -> None:
     twice = next((path for place, path in enumerate(paths) if path in paths[:place]), None)
     if twice is not None:
         raise ValueError(f"{key} names {twice} twice: name it once")
-
-
-def named_parts(
-    objective: ObjectiveConfig | None,
-    trainer: TrainerConfig | None,
-    data: DataConfig | None,
-    evaluation: EvaluationConfig | None,
-) -> dict[str, list[str]]:
-    """The import paths of the parts of the user's own that a run uses, by the keys that name them."""
-    named = {
-        "objective.kd": [objective.kd] if objective is not None and objective.own_kd and objective.distils else [],
-        "trainer.callbacks": [] if trainer is None else trainer.callbacks,
-        "data.path": data.paths if data is not None and data.source == "custom" else [],
-        "evaluation.extra": [] if evaluation is None else evaluation.extra,
-    }
-    return {key: paths for key, paths in named.items() if paths}

@@ -10,7 +10,8 @@ from otfkd.data.sts import Suite
 from otfkd.data.tokens import TokenCache
 from otfkd.distill.schedule import Plan
 from otfkd.models.encoder import Encoder
-from otfkd.training.run import Models, Run, TrainResult
+from otfkd.training.result import TrainResult
+from otfkd.training.run import Models, Run
 from otfkd.training.teacher_embeddings import embedding_files
 from otfkd.training.tokens import read_tokens
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from otfkd.base.errors import UserError
 from otfkd.base.hashing import derived_seed
@@ -22,31 +22,15 @@ from otfkd.data.sts import Suite, load_suite
 from otfkd.distill.schedule import Plan, make_plan
 from otfkd.models.found import find_model, fingerprint_model
 from otfkd.runs.folder import RunFolder, is_kept_aside, run_of
-from otfkd.runs.rows import FineTuned, Row
+from otfkd.runs.rows import FineTuned
 from otfkd.training.machine import check_logger, check_writable
+from otfkd.training.result import TrainResult
 
 if TYPE_CHECKING:
     import torch
 
     from otfkd.distill.mlm import MaskedLanguage
     from otfkd.models.encoder import Encoder
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What became of a run.
-
-    Attributes:
-        folder: the run's folder.
-        status: `planned` after a dry run, `skipped` when it was finished before.
-        plan: the plan in words.
-        rows: its results; empty after a dry run.
-    """
-
-    folder: Path
-    status: Literal["planned", "skipped", "finished"]
-    plan: str
-    rows: list[Row]
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,8 @@ from otfkd.training.loggers import final_scores, make_mirror
 from otfkd.training.parts import make_parts
 from otfkd.training.plan_text import describe, planned
 from otfkd.training.progress import StepReport
+from otfkd.training.result import TrainResult as TrainResult
 from otfkd.training.run import Models, Run, prepare
-from otfkd.training.run import TrainResult as TrainResult
 from otfkd.training.trainer import make_trainer, process_settings
 from otfkd.training.untrained import check_saved
 

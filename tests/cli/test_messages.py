@@ -41,7 +41,7 @@ SAID = [
     ("train optimizer.lr=fast", "optimizer.lr=fast is not valid: it must be a number"),
     ("train dry_run=yes", "dry_run=yes is not valid: it must be true or false"),
     ("train objective.kd=hinge", "objective.kd=hinge is not valid: it must be ce, kl, js, listmle, rank_margin, mse or "
-                                 "cosine"),
+                                 "cosine, or the import path of a function of your own, package.module:name"),
     ("train schedule.at=3", "schedule.at=3 is not valid: it must be a list, as [1,2]"),
     ("train teacher=", "teacher= is empty: give teacher a value, or leave it out"),
     ("train data.path= data=text", "data.path= is empty: give data.path a value, or leave it out"),

@@ -73,7 +73,7 @@ def test_a_fault_in_a_job_is_code_1_and_the_same_command_tries_that_job_again(
     command = ("train", "-m", *overrides, *ONE_STEP, "seed=0,1")
 
     def faulty(*arguments: Any) -> Any:
-        return 1 / 0 if arguments[-1].seed == 0 else score_rows(*arguments)
+        return 1 / 0 if arguments[3].seed == 0 else score_rows(*arguments)
 
     with monkeypatch.context() as patched:
         patched.setattr(otfkd.training.train, "score_rows", faulty)
@@ -96,7 +96,7 @@ def test_a_sweep_ends_with_the_table_of_its_runs_alone(
     assert otfkd_command("train", *overrides, *ONE_STEP, "seed=3").code == 0
 
     def faulty(*arguments: Any) -> Any:
-        return 1 / 0 if arguments[-1].seed == 1 else score_rows(*arguments)
+        return 1 / 0 if arguments[3].seed == 1 else score_rows(*arguments)
 
     monkeypatch.setattr(otfkd.training.train, "score_rows", faulty)
     swept = otfkd_command("train", "-m", *overrides, *ONE_STEP, "seed=0,1", "objective.kd_weight=0,1")

@@ -139,7 +139,7 @@ def test_b26_edits_of_config_files_reach_jobs_that_wait(
         monkeypatch.setattr(module, "conf_dir", lambda: conf)
     file, used = conf / "objective" / "base.yaml", []
 
-    def edit(config: Config) -> Any:
+    def edit(config: Config, *_: Any) -> Any:
         used.append((config.seed, config.objective.temperature))
         file.write_text(file.read_text().replace("\ntemperature: 0.05", "\ntemperature: 0.5"))
         return train(config)

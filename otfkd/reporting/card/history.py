@@ -7,7 +7,8 @@ from typing import Literal
 
 from otfkd.base.errors import UserError
 from otfkd.config.parts import with_sha256
-from otfkd.config.sections import StudentConfig, named_parts
+from otfkd.config.schema import named_parts
+from otfkd.config.sections import StudentConfig
 from otfkd.config.stored import StoredConfig
 from otfkd.models.encoder import Encoder
 from otfkd.runs.folder import Provenance, RunFolder, run_of

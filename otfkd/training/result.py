@@ -1,0 +1,24 @@
+"""What became of a run, as `train` returns it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from otfkd.runs.rows import Row
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What became of a run.
+
+    Attributes:
+        folder: the run's folder.
+        status: `planned` after a dry run, `skipped` when it was finished before.
+        plan: the plan in words.
+        rows: its results; empty after a dry run.
+    """
+
+    folder: Path
+    status: Literal["planned", "skipped", "finished"]
+    plan: str
+    rows: list[Row]
