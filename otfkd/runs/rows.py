@@ -131,8 +131,8 @@ class Row(BaseModel):
     cost: Cost | None = None
     fine_tuned: FineTuned | None = None
     skipped: int | None = None
-    extra: dict[str, float] | None = None
-    parts: dict[str, str] | None = None
+    extra: dict[str, float] | None = Field(default=None, exclude_if=lambda said: said is None)
+    parts: dict[str, str] | None = Field(default=None, exclude_if=lambda named: named is None)
     environment: dict[str, Any]
 
     @field_validator("average")
