@@ -10,13 +10,14 @@ import torch
 
 from otfkd.base.errors import Interrupted, UserError
 from otfkd.config.schema import Config
-from otfkd.distill.module import Distillation
+from otfkd.distill.module import Distillation, diagnose
 from otfkd.training.train import train
 from tests.support.callbacks import joined_by
 from tests.support.json_lines import metrics
 from tests.support.masked_models import make_masked_model
 from tests.support.models import make_model
 from tests.support.resuming import final, stop_after
+from tests.support.steps import make_step
 from tests.support.weights import same
 
 Configure = Callable[..., Config]
@@ -240,3 +241,30 @@ def test_repeats_are_masked_in_a_run(configure: Configure, tmp_path: Path) -> No
     masked, plain = (metrics(train(configure(*run, f"objective.mask_repeats={on}")).folder) for on in ("true", "false"))
     assert all(row["loss"] == 0 and row["grad_norm"] == 0 for row in masked)
     assert all(row["loss"] > 0.1 for row in plain)
+
+
+def test_each_batch_and_process_has_dropout_of_its_own(
+    configure: Configure, wide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, batch = make_step(configure("experiment=distill_static", f"teacher={wide}", "teacher.pooler=cls"))
+
+    def loss(number: int, process: int = 0) -> float:
+        monkeypatch.setattr("otfkd.distill.module.rank", lambda: process)
+        return Distillation.training_step(module, batch, number).item()
+
+    assert loss(0) == loss(0)
+    assert len({loss(0), loss(1), loss(0, process=1), loss(0, process=2)}) == 4
+
+
+def test_each_batch_has_a_shuffle_of_its_own(configure: Configure, still: Path, wide: Path) -> None:
+    run = (f"model={still}", "data.batch_size=8", f"teacher={wide}", "teacher.pooler=cls", "objective=distill")
+    module, batch = make_step(configure(*run, "objective.group_size=4"))
+    first, again, second = (Distillation.training_step(module, batch, number).item() for number in (0, 0, 1))
+    assert first == again != second
+
+
+def test_student_and_teacher_are_compared_without_dropout(configure: Configure, wide: Path) -> None:
+    module, batch = make_step(configure("experiment=distill_static", f"teacher={wide}", "teacher.pooler=cls"))
+    module.train()
+    assert diagnose(module, batch) == diagnose(module, batch)
+    assert module.student.training
