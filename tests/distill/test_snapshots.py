@@ -244,6 +244,15 @@ def test_prune_leaves_what_is_being_written(cache: SnapshotCache, tiny_encoder: 
     assert not list(cache.folder.iterdir())
 
 
+def test_prune_leaves_what_is_written_until_it_is_joined(cache: SnapshotCache, tiny_encoder: Encoder) -> None:
+    """Its line in the rotations' file is not written yet."""
+    snapshot = cache.save(tiny_encoder.state_dict(), 5, None)
+    snapshot.written.result()
+    cache.prune(())
+    cache.join()
+    assert same(cache.load(snapshot), tiny_encoder.state_dict())
+
+
 def test_weights_of_another_shape_follow(cache: SnapshotCache) -> None:
     for step, shape in enumerate([(2, 3), (3, 2), (6,)]):
         for dtype in (torch.float32, torch.int64):
