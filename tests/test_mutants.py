@@ -47,10 +47,12 @@ def test_a_fault_belongs_to_the_source_it_was_made_from() -> None:
         Fault("x.py", 1, "a", "b").put_into("bbb")
 
 
-@pytest.mark.parametrize("name", ["known.toml", "equal.toml"])
-def test_the_lists_follow_the_code(name: str) -> None:
-    for fault in named(ROOT, ROOT / "experiments/mutants" / name):
-        ast.parse(fault.put_into((ROOT / fault.file).read_text()))
+def test_the_list_follows_the_code() -> None:
+    faults = named(ROOT, ROOT / "experiments/mutants/known.toml")
+    assert len(faults) > 20
+    for fault in faults:
+        source = (ROOT / fault.file).read_text()
+        assert ast.dump(ast.parse(fault.put_into(source))) != ast.dump(ast.parse(source)), fault
 
 
 def test_a_list_that_does_not_follow_is_told(tmp_path: Path) -> None:

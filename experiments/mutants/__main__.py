@@ -34,7 +34,6 @@ def main() -> int:
         print("no fault to try: nothing in the rooms of", ", ".join(ROOMS), "was changed")
         return 0
     _import_once()
-    excused = named(ROOT, Path(__file__).with_name("equal.toml"))
     survived, tried, begun = [], 0, time.monotonic()
     sound: set[tuple[str, ...]] = set()
     with tempfile.TemporaryDirectory() as folder:
@@ -44,13 +43,13 @@ def main() -> int:
                 print(f"{asked.minutes:g} minutes are over: {len(faults) - tried} faults were not tried")
                 break
             tried += 1
-            if (caught := _caught(copy, fault, asked.tests, sound)) is None and fault not in excused:
+            if (caught := _caught(copy, fault, asked.tests, sound)) is None:
                 survived.append(fault)
             where = f"{fault.file}:{fault.line((ROOT / fault.file).read_text(encoding='utf-8'))}"
             edit = f"{fault.before!r} -> {fault.after!r}"
             print(f"{tried}/{len(faults)}  {where}  {edit}  {caught or 'NOT CAUGHT'}", flush=True)
     share = 100 * (tried - len(survived)) / tried
-    print(f"{tried - len(survived)} of {tried} faults caught or known to change nothing: {share:.1f} %")
+    print(f"{tried - len(survived)} of {tried} faults caught: {share:.1f} %")
     return 0 if share >= WANTED else 1
 
 

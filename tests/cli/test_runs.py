@@ -134,7 +134,11 @@ def test_watching_draws_again_and_ends_with_ctrl_c(
 
 def test_listing_loads_no_torch(runs: Path) -> None:
     code = (
-        "import sys, pathlib; from otfkd.cli.runs import looking; looking(pathlib.Path(sys.argv[1]), [], None)()\n"
-        "assert 'torch' not in sys.modules"
+        "import sys, pathlib; from otfkd.cli.runs import looking; "
+        "print(len(looking(pathlib.Path(sys.argv[1]), [], None)()), *sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code, str(runs)], check=True)
+    command = [sys.executable, "-c", code, str(runs)]
+    found, *modules = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert int(found) > 0
+    assert "otfkd.runs.summary" in modules
+    assert "torch" not in modules
