@@ -13,6 +13,7 @@ _COMMANDS = {
     "compare": ("compare", "say whether methods differ, by their finished runs"),
     "figures": ("figures", "draw what runs did"),
     "reproduce": ("reproduce", "make tables"),
+    "search": ("search", "try settings, and say which score best on dev"),
     "runs": ("runs", "list runs and their state"),
 }
 

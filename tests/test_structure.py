@@ -26,6 +26,7 @@ LAYERS = (
     {"distill"},
     {"finetune"},
     {"training"},
+    {"search"},
     {"reporting"},
     {"tables"},
     {"cli"},

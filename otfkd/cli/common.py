@@ -47,6 +47,14 @@ def _tells_version(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", action="version", version=f"otfkd {__version__}", help=what)
 
 
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """The numbers of an argument such as 0,1,2, each once."""
+    numbers = text.split(",")
+    if not all(number.isdecimal() for number in numbers):
+        raise argparse.ArgumentTypeError("give whole numbers from 0, with commas")
+    return tuple(dict.fromkeys(map(int, numbers)))
+
+
 def _hydra_parser() -> argparse.ArgumentParser:
     from hydra._internal.utils import get_args_parser
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from otfkd.base.errors import UserError
 from otfkd.base.launchers import check_environment
-from otfkd.cli.common import command_parser, exit_with
+from otfkd.cli.common import command_parser, exit_with, whole_numbers
 from otfkd.config.composition import prepare_overrides
 from otfkd.config.groups import also_in
 from otfkd.config.schema import Config
@@ -41,7 +41,9 @@ def main() -> None:
         f"{TABLES})",
     )
     parser.add_argument(
-        "--seeds", type=_seeds, help="these alone, with commas, in place of the definition's; their rows are added"
+        "--seeds",
+        type=whole_numbers,
+        help="these alone, with commas, in place of the definition's; their rows are added",
     )
     parser.add_argument("--experiments", type=Path, default=Path("experiments"), help="gets results/ and built/")
     parser.add_argument(
@@ -58,13 +60,6 @@ def main() -> None:
     )
     parser.add_argument("overrides", nargs="*", help="further KEY=VALUE for every job")
     exit_with(lambda: _main(parser.parse_args()))
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    seeds = text.split(",")
-    if not all(seed.isdecimal() for seed in seeds):
-        raise argparse.ArgumentTypeError("give whole numbers from 0, with commas")
-    return tuple(dict.fromkeys(map(int, seeds)))
 
 
 def _main(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The config groups and table definitions: otfkd's, found wherever it is installed, and a user's own beside them."""
+"""Config groups, table definitions and searches: otfkd's, found wherever it is installed, and a user's own."""
 
 import contextlib
 import functools
@@ -30,6 +30,12 @@ def conf_dir() -> Path:
 def tables_dir() -> Path:
     """The table definitions: inside an installed package, or in experiments/ of a checkout."""
     return _shipped("experiments/tables")
+
+
+@functools.cache
+def searches_dir() -> Path:
+    """The presets of a search: inside an installed package, or in experiments/ of a checkout."""
+    return _shipped("experiments/searches")
 
 
 def _shipped(folder: str) -> Path:
@@ -75,6 +81,12 @@ def table_files() -> dict[str, Path]:
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
 
+def search_files() -> dict[str, Path]:
+    """The presets of a search by their names."""
+    folders = [searches_dir(), *(folder / "searches" for folder in own_dirs())]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+
+
 def profile_files() -> list[Path]:
     """What says of each profile what its numbers can and cannot show."""
     own = [folder / "profiles.yaml" for folder in own_dirs()]
@@ -88,7 +100,8 @@ def check_own_dirs() -> None:
         UserError: there is no such folder, or a file in it is no config or has the name of another.
     """
     seen = {path.relative_to(conf_dir()): path for path in conf_dir().rglob("*.yaml")}
-    seen |= {Path("tables", path.name): path for path in tables_dir().glob("*.yaml")}
+    for shipped in (tables_dir(), searches_dir()):
+        seen |= {Path(shipped.name, path.name): path for path in shipped.glob("*.yaml")}
     for folder in own_dirs():
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder} of configs: correct --config-dir, {OWN} or hydra.searchpath")

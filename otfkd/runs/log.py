@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from otfkd.base.files import JsonLines
@@ -23,6 +23,22 @@ class PointReceiver(Protocol):
 
     def begin(self, points: Iterable[Point]) -> None: ...
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
+
+
+class Several:
+    """Gives what it gets to several receivers, in their order."""
+
+    def __init__(self, receivers: Sequence[PointReceiver]):
+        self._receivers = receivers
+
+    def begin(self, points: Iterable[Point]) -> None:
+        known = list(points)
+        for receiver in self._receivers:
+            receiver.begin(known)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        for receiver in self._receivers:
+            receiver.log(step, values)
 
 
 class RunLog:

@@ -35,7 +35,7 @@ from otfkd.models.registry import load_encoder
 from otfkd.runs.cost import read_cost
 from otfkd.runs.failure import failure_kept
 from otfkd.runs.folder import Provenance
-from otfkd.runs.log import PointReceiver
+from otfkd.runs.log import PointReceiver, Several
 from otfkd.runs.rows import Row
 from otfkd.training.batches import corpus_data, initial_teacher, labelled_data
 from otfkd.training.launch import first_process_speaks, join, launch
@@ -51,12 +51,13 @@ from otfkd.training.untrained import check_saved
 log = logging.getLogger("otfkd")
 
 
-def train(config: Config, found: Run | None = None) -> TrainResult:
+def train(config: Config, found: Run | None = None, watch: PointReceiver | None = None) -> TrainResult:
     """Train one run and score it; resume it if it was interrupted, skip it if it is finished.
 
     Args:
         config: of the run, as `otfkd.load_config` makes it of overrides.
         found: what `prepare` found for it, if it was asked already.
+        watch: gets every point of metrics.jsonl, as loggers do; of a run whose processes are not launched from here.
 
     Returns:
         The run's folder, its plan in words and its scores.
@@ -79,13 +80,13 @@ def train(config: Config, found: Run | None = None) -> TrainResult:
         return launch(train, config)
     with process_settings(config), first_process_speaks(), refusals_as_user_errors(), exits_as_errors():
         try:
-            return _plan_and_train(config, found)
+            return _plan_and_train(config, found, watch)
         finally:
             # Trainer, loops and module hold each other, so their memory would be the next job's only some time later.
             release_memory()
 
 
-def _plan_and_train(config: Config, found: Run | None) -> TrainResult:
+def _plan_and_train(config: Config, found: Run | None, watch: PointReceiver | None) -> TrainResult:
     run = broadcast(lambda: found or prepare(config))
     models = run.load_models()
     if config.dry_run:
@@ -99,11 +100,11 @@ def _plan_and_train(config: Config, found: Run | None) -> TrainResult:
             return TrainResult(run.folder.path, "skipped", plan, run.folder.read_rows())
         with logging_to(run.folder.log_file(rank())):
             log.info("%s", plan)
-            rows = _train(run, models, plan)
+            rows = _train(run, models, plan, watch)
     return TrainResult(run.folder.path, "finished", plan, rows)
 
 
-def _train(run: Run, models: Models, plan: str) -> list[Row]:
+def _train(run: Run, models: Models, plan: str, watch: PointReceiver | None) -> list[Row]:
     config = run.config
     parts = make_parts(config, run.fingerprints)
     done = broadcast(lambda: _resume_step(run))
@@ -114,7 +115,8 @@ def _train(run: Run, models: Models, plan: str) -> list[Row]:
     mirror = make_mirror(run, resumed=done > 0) if rank() == 0 else None
     with mirror or contextlib.nullcontext():
         with stop_flag() as stopping:
-            driver = _driver(run, mirror, lambda: any_process(stopping()), parts.evaluators)
+            told = Several([one for one in (mirror, watch) if one is not None])
+            driver = _driver(run, told, lambda: any_process(stopping()), parts.evaluators)
             report = StepReport(driver, config.logger.every, config.trainer.max_steps)
             # The user's come before the driver, whose checkpoint of a step so has what they made of it.
             trainer = make_trainer(config, [report, *parts.callbacks, driver])

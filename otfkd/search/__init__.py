@@ -1,0 +1,1 @@
+"""Searching for the settings that score best on dev."""
