@@ -76,7 +76,7 @@ def test_the_pages_run_is_stopped_resumed_and_exported(
     assert Path("norms.json").read_text() == norms
     rows = read_rows(straight / "results.jsonl")
     assert unclocked(read_rows(resumed / "results.jsonl")) == unclocked(rows)
-    assert all(row.extra is not None and row.extra.keys() == {"same", "other"} for row in rows)
+    assert all(row.extra is not None and row.extra.keys() == {"same", "contrast"} for row in rows)
     logged = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in logged if "extra/same" in line] == [2, 4, 6, 8]
     assert [line["step"] for line in logged if "kd" in line] == [3, 4, 5, 6, 7, 8]

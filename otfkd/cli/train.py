@@ -33,7 +33,7 @@ def task(composed: DictConfig) -> float | None:
     if result.status == "planned":
         sys.stdout.write(result.plan + "\n")
         return None
-    sys.stdout.write(f"{scores(result.rows)}\n{result.status}: {result.folder}\n")
+    sys.stdout.write(f"{scores([*result.rows, *result.also])}\n{result.status}: {result.folder}\n")
     return next(row.average for row in result.rows if row.split == "dev" and row.checkpoint == "selected")
 
 

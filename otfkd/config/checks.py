@@ -60,9 +60,9 @@ def check_precomputed(teacher: TeacherConfig, schedule: Schedule) -> None:
 def check_grade_scale(data: DataConfig, objective: ObjectiveConfig) -> None:
     """The benchmarks' grades are from 0 to 5; only those of a CSV need to be told."""
     graded = objective.supervised in ("cosent", "cosine_regression")
-    if data.grade_scale is not None and not (graded and data.source == "csv"):
+    if data.grade_scale is not None and not (graded and data.source in ("csv", "custom")):
         raise ValueError(
-            f"data.grade_scale={data.grade_scale:g} is the top grade of the pairs in a CSV, and this run reads none: "
+            f"data.grade_scale={data.grade_scale:g} is the top grade of pairs of your own, and this run reads none: "
             "leave it null, or take data=labelled with objective=cosent or cosine_regression"
         )
 

@@ -286,6 +286,8 @@ class EvaluationConfig(Node):
     batch_size: PositiveInt
     max_length: Annotated[int, Field(ge=3)]
     extra: Annotated[list[ImportPath], AddedLater()] = []  # evaluators of the user's own
+    select: Annotated[str | None, AddedLater()] = None  # the number of an evaluator that selects in dev's place
+    also: list[str] = []  # choices of the group: further suites that the finished run is reported on
     dev: str | None = None  # of the suite pairs: the file that selects
     test: str | list[str] | None = None  # of the suite pairs: files and patterns that are only reported
     queries: str | None = None  # of the suite retrieval, as are the next two
@@ -295,6 +297,7 @@ class EvaluationConfig(Node):
     @model_validator(mode="after")
     def _once_each(self) -> Self:
         _refuse_repeats("evaluation.extra", self.extra)
+        _refuse_repeats("evaluation.also", self.also)
         return self
 
     @property

@@ -108,6 +108,14 @@ _SPLIT = Needs("data.source", lambda config: config.data.source == "hub" and con
 _SUITE = _but("evaluation.suite", "mini", "pairs", "retrieval", take="evaluation=sts")
 _RETRIEVAL = _among("evaluation.suite", "retrieval", take="evaluation=retrieval")
 _PAIRS = _among("evaluation.suite", "pairs", take="evaluation=pairs")
+_PAIRS_TOO = Needs(
+    "evaluation.suite",
+    lambda config: config.evaluation.suite == "pairs" or "pairs" in config.evaluation.also,
+    "evaluation=pairs or evaluation.also=[pairs]",
+)
+_RETRIEVAL_TOO = Needs(
+    "evaluation.also", lambda config: "retrieval" in config.evaluation.also, "evaluation.also=[retrieval]"
+)
 _NO_FOLDER = _among("evaluation.path", None, take="evaluation.path=null")
 
 # Keys of the other command.
@@ -123,16 +131,17 @@ _ANYWHERE: dict[str, tuple[Needs, ...]] = {
         _from_hub("evaluation", "evaluation.suite"),
     ),
     "evaluation.dev": (_PAIRS,),
-    "evaluation.test": (_PAIRS,),
 }
 
 TRAINING: Mapping[str, tuple[Needs, ...]] = {
     **_ANYWHERE,
     "evaluation.protocol": (_SCORED,),
     "evaluation.split": (_SCORED,),
-    "evaluation.queries": (_SCORED,),
-    "evaluation.corpus": (_SCORED,),
-    "evaluation.qrels": (_SCORED,),
+    "evaluation.test": (_PAIRS_TOO,),
+    "evaluation.queries": (_RETRIEVAL_TOO,),
+    "evaluation.corpus": (_RETRIEVAL_TOO,),
+    "evaluation.qrels": (_RETRIEVAL_TOO,),
+    "evaluation.select": (_but("evaluation.extra", [], take="evaluation.extra=[package.module:Class]"),),
     "data.path": (_but("data.source", "mini", "hub", take="data=text or labelled"),),
     "data.column": (_PLAIN, _among("data.source", "text", "hub", take="data=text or dataset")),
     "data.unique": (_PLAIN,),
@@ -213,11 +222,14 @@ SCORING: Mapping[str, tuple[Needs, ...]] = {
     **_ANYWHERE,
     "evaluation.protocol": (_among("evaluation.suite", "transfer", take="evaluation=transfer"),),
     "evaluation.split": (_among("evaluation.suite", "geometry", "retrieval", take="evaluation=geometry or retrieval"),),
+    "evaluation.test": (_PAIRS,),
     "evaluation.queries": (_RETRIEVAL,),
     "evaluation.corpus": (_RETRIEVAL,),
     "evaluation.qrels": (_RETRIEVAL,),
     "model.head": (_TRAINED,),
     "evaluation.extra": (_among("evaluation.suite", "mini", "sts", "mteb", take="evaluation=sts"),),
+    "evaluation.select": (_TRAINED,),
+    "evaluation.also": (_TRAINED,),
     "evaluation.every": (_TRAINED,),
     "evaluation.dev_compute": (_TRAINED,),
 }

@@ -12,6 +12,7 @@ from otfkd.base.hashing import sha256_bytes
 from otfkd.config.sections import DataConfig
 from otfkd.data.corpus import Corpus
 from otfkd.data.formats import filled, recognize
+from otfkd.data.mapped import mapped_rows
 from otfkd.data.senteval import find, read_sick, read_sick_judgments, read_stsb
 from otfkd.data.sts import DevTask, Pair, Task, as_pair, found_again
 
@@ -32,9 +33,9 @@ _COLUMNS: dict[Kind, tuple[str, str, str]] = {
     "triplets": ("sent0", "sent1", "hard_neg"),
 }
 _OFFERED: dict[Kind, str] = {
-    "graded": "data=mini, stsb_train, sick_train, or labelled with data.path=FILE",
-    "classified": "data=sick_train, or labelled with data.path=FILE",
-    "triplets": "data=mini or nli, or labelled with data.path=FILE",
+    "graded": "data=mini, stsb_train, sick_train, labelled with data.path=FILE, or custom",
+    "classified": "data=sick_train, labelled with data.path=FILE, or custom",
+    "triplets": "data=mini, nli, labelled with data.path=FILE, or custom",
 }
 
 # What each supervised objective learns from.
@@ -139,7 +140,11 @@ def load_examples(config: DataConfig, kind: Kind, data_root: str | None, cache: 
     """
     match config.source, kind:
         case "csv", _:
-            return _read_table(_table_path(config), kind, config.grade_scale)
+            path = _table_path(config)
+            return _read(path.name, str(path), _rows(path, _COLUMNS[kind]), kind, config.grade_scale)
+        case "custom", _:
+            own = _own_map(config)
+            return _read(own, f"data.path={own}", mapped_rows(own, _COLUMNS[kind]), kind, config.grade_scale)
         case "mini", "graded":
             from otfkd.data import mini
 
@@ -181,29 +186,38 @@ def _table_path(config: DataConfig) -> Path:
     return download(config.repo, config.file, "data.path=FILE")
 
 
-def _read_table(path: Path, kind: Kind, grade_scale: float | None) -> Examples:
+def _own_map(config: DataConfig) -> str:
+    if not config.paths:
+        raise UserError("data.path must be given with data=custom: add data.path=package.module:Class")
+    return config.paths[0]
+
+
+def _read(
+    name: str, source: str, found: Iterator[tuple[str, tuple[Any, ...]]], kind: Kind, grade_scale: float | None
+) -> Examples:
+    """The examples of some rows, by the name of where they come from; messages name the source in full."""
     rows = [
         (where, _sentence(first, where), _sentence(second, where), "" if third is None else str(third))
-        for where, (first, second, third) in _rows(path, _COLUMNS[kind])
+        for where, (first, second, third) in found
     ]
     if not rows:
-        raise UserError(f"{path} has no examples: give {in_words(kind, grade_scale)} below the line of column names")
+        raise UserError(f"{source} has no examples: give {in_words(kind, grade_scale)}")
     if kind == "triplets":
         triplets = tuple((first, second, _sentence(third, where)) for where, first, second, third in rows)
-        return Examples(path.name, kind, triplets, ())
+        return Examples(name, kind, triplets, ())
     if kind == "classified":
         classes = ((first, second, _class(third, where)) for where, first, second, third in rows)
-        return _labelled(path.name, kind, classes)
+        return _labelled(name, kind, classes)
     top = TOP_GRADE if grade_scale is None else grade_scale
     grades = [_grade(third, where, top) for where, _, _, third in rows]
     if grade_scale is None and max(grades) <= 1:
         raise UserError(
-            f"{path} has no grade above 1, which grades from 0 to 1 and from 0 to 5 may both be: "
+            f"{source} has no grade above 1, which grades from 0 to 1 and from 0 to 5 may both be: "
             "say which with data.grade_scale=1 or data.grade_scale=5"
         )
     scaled = [grade * (TOP_GRADE / top) for grade in grades]
     examples = ((first, second, grade) for (_, first, second, _), grade in zip(rows, scaled, strict=True))
-    return replace(_labelled(path.name, kind, examples), grade_scale=top)
+    return replace(_labelled(name, kind, examples), grade_scale=top)
 
 
 def _rows(path: Path, columns: tuple[str, str, str]) -> Iterator[tuple[str, tuple[Any, ...]]]:

@@ -79,6 +79,17 @@ def extra_scores(evaluators: Sequence[Evaluator], encoder: Encoder, max_length: 
     return found
 
 
+def check_selects(name: str | None, scores: Mapping[str, float]) -> None:
+    """Refuse a name by which the checkpoint is to be selected that no evaluator gives.
+
+    Raises:
+        UserError: there is no such number among `extra_scores`.
+    """
+    if name is not None and name not in scores:
+        given = ", ".join(scores) or "nothing"
+        raise UserError(f"evaluation.select={name} is no number of evaluation.extra, which gives {given}: name one")
+
+
 def _are_scores(scores: object) -> bool:
     if not isinstance(scores, Mapping):
         return False

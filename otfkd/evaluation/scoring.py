@@ -214,12 +214,12 @@ def score_model(config: EvaluateConfig) -> list[Row]:
         UserError: the model or the data cannot be used, or the model's embeddings have no score.
     """
     # The data comes first: a missing file is found before a model is loaded.
-    score = _scorer(config.evaluation, config.paths.data_root, Path(config.paths.cache))
+    score = make_scorer(config.evaluation, config.paths.data_root, Path(config.paths.cache))
     folder = find_model(config.model.path, "model")
     announce_override(folder, config.model.pooler)
     encoder = load_encoder(folder, config.model.pooler, config.model.layers)
     try:
-        rows = score(encoder, Origin(config.model.path, parts=_parts(config.evaluation)))
+        rows = score(encoder, Origin(config.model.path, parts=_parts(config.evaluation)), folder)
     except DivergenceError as error:
         raise UserError(f"{folder} cannot be scored ({error}): its training diverged, take another model") from None
     if config.output is not None:
@@ -233,29 +233,35 @@ def _parts(config: EvaluationConfig) -> dict[str, str] | None:
     return with_sha256(named, fingerprints(named)) or None
 
 
-def _scorer(config: EvaluationConfig, data_root: str | None, cache: Path) -> Callable[[Encoder, Origin], list[Row]]:
-    """What makes the rows of a model, its data read."""
+def make_scorer(
+    config: EvaluationConfig, data_root: str | None, cache: Path
+) -> Callable[[Encoder, Origin, Path], list[Row]]:
+    """What makes the rows of a model that was loaded from a folder, its data read.
+
+    Raises:
+        UserError: data is missing or cannot be read, or an evaluator of the user's own cannot be made.
+    """
     match config.suite:
         case "transfer":
             tasks = transfer_tasks(config, data_root, cache)
-            return lambda encoder, origin: [score_transfer(encoder, tasks, config, origin)]
+            return lambda encoder, origin, folder: [score_transfer(encoder, tasks, config, origin)]
         case "supervised":
             graded = relatedness.load_relatedness(senteval.find(config, data_root, cache))
-            return lambda encoder, origin: [score_relatedness(encoder, graded, config, origin)]
+            return lambda encoder, origin, folder: [score_relatedness(encoder, graded, config, origin)]
         case "geometry":
             task = load_stsb(senteval.find(config, data_root, cache), config.split or "dev")
-            return lambda encoder, origin: [score_geometry(encoder, task, config, origin)]
+            return lambda encoder, origin, folder: [score_geometry(encoder, task, config, origin)]
         case "retrieval":
             found = load_retrieval(config)
-            return lambda encoder, origin: [
-                score_retrieval(encoder, found, saved_prompts(find_model(origin.name)), config, origin)
+            return lambda encoder, origin, folder: [
+                score_retrieval(encoder, found, saved_prompts(folder), config, origin)
             ]
         case "pairs" if config.dev is None:
             tests = load_own_tests(config)
-            return lambda encoder, origin: [score_tests(encoder, tests, config, origin)]
+            return lambda encoder, origin, folder: [score_tests(encoder, tests, config, origin)]
     evaluators = make_evaluators(config.extra)
     suite = load_suite(config, data_root, cache)
-    return lambda encoder, origin: score_rows(encoder, suite, config, origin, evaluators)
+    return lambda encoder, origin, folder: score_rows(encoder, suite, config, origin, evaluators)
 
 
 def transfer_tasks(config: EvaluationConfig, data_root: str | None, cache: Path) -> tuple[TransferTask, ...]:

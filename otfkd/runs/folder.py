@@ -158,6 +158,10 @@ class RunFolder:
         """Transfer scores of the model, made when a table asks for them."""
         return self.path / "transfer.jsonl"
 
+    def also_file(self, name: str, settings: str) -> Path:
+        """Scores of the model on a further suite, by the suite's name and the hash of its settings."""
+        return self.path / "also" / f"{name}-{settings}.jsonl"
+
     # Its state.
 
     @property

@@ -1,6 +1,6 @@
 """What became of a run, as `train` returns it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -16,9 +16,11 @@ class TrainResult:
         status: `planned` after a dry run, `skipped` when it was finished before.
         plan: the plan in words.
         rows: its results; empty after a dry run.
+        also: its scores on further suites, in the order of `evaluation.also`.
     """
 
     folder: Path
     status: Literal["planned", "skipped", "finished"]
     plan: str
     rows: list[Row]
+    also: list[Row] = field(default_factory=list)

@@ -160,7 +160,8 @@ class Run:
 
     def skipped(self) -> TrainResult | None:
         """What there is to say of a run that is finished and is not to be made again; None of any other."""
-        if self.config.dry_run or self.config.fresh or not self.folder.finished:
+        also = self.config.evaluation.also  # whose scores may be missing yet
+        if self.config.dry_run or self.config.fresh or also or not self.folder.finished:
             return None
         self.check_inputs()
         return TrainResult(self.folder.path, "skipped", self.folder.read_plan(), self.folder.read_rows())
@@ -205,6 +206,7 @@ def prepare(config: Config) -> Run:
     config = resolve_precision(config)
     plan = make_plan(config)
     parts = _check_parts(config)
+    _check_also(config)
     model = find_model(config.model.path, "model")
     teachers = _find_teachers(config) if config.teacher.source == "model" else ()
     cache = Path(config.paths.cache)
@@ -229,6 +231,14 @@ def _check_parts(config: Config) -> dict[str, str]:
     from otfkd.training.parts import check_parts
 
     return check_parts(config)
+
+
+def _check_also(config: Config) -> None:
+    """Read the further suites that a run is reported on, which needs torch."""
+    if config.evaluation.also:
+        from otfkd.training.also import check_also
+
+        check_also(config)
 
 
 @dataclass(frozen=True)

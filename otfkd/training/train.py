@@ -26,7 +26,7 @@ from otfkd.distill.own_loss import ListLoss
 from otfkd.distill.rotation import TeacherRotation
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.distill.training import TrainingModule
-from otfkd.evaluation.extra import Evaluator, extra_scores
+from otfkd.evaluation.extra import Evaluator, check_selects, extra_scores
 from otfkd.evaluation.scoring import Origin, dev_score, score_rows
 from otfkd.finetune.module import FineTuning
 from otfkd.models.encoder import Encoder, Head
@@ -37,6 +37,7 @@ from otfkd.runs.failure import failure_kept
 from otfkd.runs.folder import Provenance
 from otfkd.runs.log import PointReceiver, Several
 from otfkd.runs.rows import Row
+from otfkd.training.also import score_also
 from otfkd.training.batches import corpus_data, initial_teacher, labelled_data
 from otfkd.training.launch import first_process_speaks, join, launch
 from otfkd.training.loggers import final_scores, make_mirror
@@ -97,11 +98,13 @@ def _plan_and_train(config: Config, found: Run | None, watch: PointReceiver | No
         held.enter_context(failure_kept(run.folder.failure_file))
         broadcast(run.check_inputs)
         if run.folder.finished:
-            return TrainResult(run.folder.path, "skipped", plan, run.folder.read_rows())
+            also = broadcast(lambda: score_also(run))
+            return TrainResult(run.folder.path, "skipped", plan, run.folder.read_rows(), also)
         with logging_to(run.folder.log_file(rank())):
             log.info("%s", plan)
             rows = _train(run, models, plan, watch)
-    return TrainResult(run.folder.path, "finished", plan, rows)
+            also = broadcast(lambda: score_also(run))
+    return TrainResult(run.folder.path, "finished", plan, rows, also)
 
 
 def _train(run: Run, models: Models, plan: str, watch: PointReceiver | None) -> list[Row]:
@@ -139,7 +142,7 @@ def _check_end(run: Run, student: Encoder, evaluators: Sequence[Evaluator]) -> N
     """Do once, with the student as it is, what else would fail only after training."""
     length = run.config.evaluation.max_length
     check_saved(student, run.folder.path, length)
-    extra_scores(evaluators, student, length)
+    check_selects(run.config.evaluation.select, extra_scores(evaluators, student, length))
 
 
 def _learning(
@@ -165,11 +168,20 @@ def _driver(
     """What happens after each step: with labels alone nothing rotates."""
     config = run.config
 
+    select = config.evaluation.select
+    said: dict[str, float] = {}  # by the evaluators, of the student whose dev score was asked for last
+
+    def ask(student: Encoder) -> dict[str, float]:
+        return broadcast(lambda: extra_scores(evaluators, student, config.evaluation.max_length))
+
     def evaluate(student: Encoder) -> float:
-        return broadcast(lambda: dev_score(student, run.suite, config.evaluation))
+        if select is None:
+            return broadcast(lambda: dev_score(student, run.suite, config.evaluation))
+        said.update(ask(student))
+        return said[select]
 
     def extra(student: Encoder) -> dict[str, float]:
-        return broadcast(lambda: extra_scores(evaluators, student, config.evaluation.max_length))
+        return ask(student) if select is None else dict(said)
 
     told: dict[str, Any] = {"stopping": stopping, "mirror": mirror, "run": run.hash, "extra": extra}
     if isinstance(run.data, Examples):

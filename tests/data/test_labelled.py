@@ -258,3 +258,63 @@ def test_triplets_have_three_columns_and_no_labels(load: Load, tmp_path: Path) -
     source = Source(token_cache(examples.corpus(tmp_path), tokenizer, 16, tmp_path), tokenizer.pad_token_id)
     (batch,) = LabelledData(source, examples, batch_size=2, seed=0, total_batches=1).train_dataloader()
     assert (batch.columns, len(batch.tokens.input_ids), len(batch.labels)) == (3, 6, 0)
+
+
+OWN_MAP = """
+class Rows:
+    rows = {rows!r}
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, number):
+        return self.rows[number]
+"""
+
+
+@pytest.fixture
+def own_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[object], tuple[str, ...]]:
+    """The overrides of a map from Python that holds some rows."""
+    monkeypatch.chdir(tmp_path)
+
+    def written(rows: object) -> tuple[str, ...]:
+        (tmp_path / "labelled_map.py").write_text(OWN_MAP.format(rows=rows))
+        return ("data=custom", "data.path=labelled_map:Rows")
+
+    return written
+
+
+@pytest.mark.parametrize(("kind", "text"), [("graded", GRADED), ("classified", CLASSED), ("triplets", TRIPLETS)])
+def test_a_map_from_python_gives_the_examples_that_a_file_of_its_rows_does(
+    load: Load, own_map: Callable[[object], tuple[str, ...]], kind: Kind, text: str
+) -> None:
+    columns = {
+        "graded": ("sentence1", "sentence2", "score"),
+        "classified": ("sentence1", "sentence2", "label"),
+        "triplets": ("sent0", "sent1", "hard_neg"),
+    }[kind]
+    rows = [tuple(row[name] for name in columns) for row in csv.DictReader(text.splitlines())]
+    mapped = load(kind, None, *own_map([(*row[:2], float(row[2])) if kind == "graded" else row for row in rows]))
+    assert mapped.sha256 == load(kind, text).sha256 and mapped.name == "labelled_map:Rows"
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "sentence"),
+    [
+        ([("a", "b")], [], r"example 1 is \('a', 'b'\): give a class .* a tuple \(sentence1, sentence2, score\)"),
+        ([("a", "b", 3.0), "c"], [], r"example 2 is 'c': give a class"),
+        ([("a", "b", 6.0)], [], r"data\.path=labelled_map:Rows: example 1 has the grade '6\.0'"),
+        ([("a", None, 3.0)], [], r"example 1"),
+        ([("a", "b", 0.5)], [], r"^data\.path=labelled_map:Rows has no grade above 1"),
+        ([], [], r"^data\.path=labelled_map:Rows has no examples: give pairs with a grade"),
+    ],
+)
+def test_a_map_that_gives_no_examples_is_refused(
+    load: Load, own_map: Callable[[object], tuple[str, ...]], rows: object, more: list[str], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        load("graded", None, *own_map(rows), *more)
+
+
+def test_the_scale_of_a_maps_grades_may_be_told(load: Load, own_map: Callable[[object], tuple[str, ...]]) -> None:
+    assert load("graded", None, *own_map([("a", "b", 0.5)]), "data.grade_scale=1").labels == (2.5,)

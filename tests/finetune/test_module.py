@@ -186,7 +186,7 @@ def test_a_scale_without_grades_of_ones_own_is_refused(
     configure: Callable[..., Config], given: tuple[str, ...]
 ) -> None:
     told = (
-        r"^data\.grade_scale=1 is the top grade of the pairs in a CSV, and this run reads none: leave it null, or take "
+        r"^data\.grade_scale=1 is the top grade of pairs of your own, and this run reads none: leave it null, or take "
         r"data=labelled with objective=cosent or cosine_regression$"
     )
     with pytest.raises(UserError, match=told):

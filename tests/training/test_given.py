@@ -27,7 +27,7 @@ from otfkd.data.labelled import LEARNS_FROM, load_examples
 from otfkd.data.sources import find_corpus
 from otfkd.data.sts import load_suite
 from otfkd.distill.schedule import make_plan
-from otfkd.evaluation.scoring import _scorer
+from otfkd.evaluation.scoring import make_scorer
 from otfkd.training.train import train
 from tests.support.config_keys import LEAVES
 from tests.support.small_run import outcome, reads, small
@@ -60,8 +60,8 @@ ALWAYS = {
     "precision.compute", "precision.tf32", "precision.deterministic", "trainer.max_steps", "trainer.accumulate",
     "trainer.accelerator", "trainer.checkpoint_every", "trainer.on_nonfinite", "trainer.chunk", "trainer.devices",
     "trainer.nodes", "trainer.threads", "trainer.callbacks", "evaluation.suite", "evaluation.every",
-    "evaluation.dev_compute", "evaluation.batch_size", "evaluation.max_length", "evaluation.extra", "logger.name",
-    "logger.every", "paths.data_root", "paths.runs", "paths.cache",
+    "evaluation.dev_compute", "evaluation.batch_size", "evaluation.max_length", "evaluation.extra", "evaluation.also",
+    "logger.name", "logger.every", "paths.data_root", "paths.runs", "paths.cache",
 }  # fmt: skip
 # Refused by the schema itself, whoever gave it, or asked of the data.
 ELSEWHERE = {"data.grade_scale"}
@@ -384,7 +384,7 @@ def test_suites_are_looked_for_where_the_keys_say(
             config = put(config, f"evaluation.{key}", value)
         config = put(config, "paths.data_root", root)
         with reads() as seen, contextlib.suppress(UserError, Asked):
-            load_suite(config.evaluation, root, tmp_path) if config.uses is TRAINING else _scorer(
+            load_suite(config.evaluation, root, tmp_path) if config.uses is TRAINING else make_scorer(
                 config.evaluation, root, tmp_path
             )
         for name in ("path", "repo", "file", "dev", "queries"):
