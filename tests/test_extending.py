@@ -115,7 +115,7 @@ def test_a_table_of_ones_own_has_a_loss_of_ones_own(
     table = Path("experiments/built/mini/own.md").read_text()
     assert "Rows with code that is not otfkd's own: " in table and "otfkd, objective.kd=mine:huber (sha256 of" in table
     rows = [json.loads(line) for line in Path("experiments/results/mini.jsonl").read_text().splitlines()]
-    assert [sorted(row["result"]["extra"]) for row in rows] == [["other", "same"]] * 3
+    assert [sorted(row["result"]["extra"]) for row in rows] == [["contrast", "same"]] * 3
     again = otfkd_command("reproduce", "--dry-run", *arguments)
     assert again.code == 0 and again.out.count("published") == 3
 

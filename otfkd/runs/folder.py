@@ -162,8 +162,6 @@ class RunFolder:
         """Scores of the model on a further suite, by the suite's name and the hash of its settings."""
         return self.path / "also" / f"{name}-{settings}.jsonl"
 
-    # Its state.
-
     @property
     def finished(self) -> bool:
         return self.results_file.is_file()

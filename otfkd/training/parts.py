@@ -9,6 +9,7 @@ from otfkd.base.errors import UserError
 from otfkd.config.parts import fingerprints
 from otfkd.config.schema import Config
 from otfkd.distill.own_loss import ListLoss, check_own_loss, own_loss
+from otfkd.evaluation.also import check_also
 from otfkd.evaluation.extra import Evaluator, check_evaluator, make_evaluators
 from otfkd.training.callbacks import check_callback, make_callbacks
 
@@ -33,7 +34,7 @@ class Parts:
 
 
 def check_parts(config: Config) -> dict[str, str]:
-    """Check each part of a run that can be checked before there is a model.
+    """Check each part of a run that can be checked before there is a model, and the suites that it is reported on.
 
     Returns:
         The sha256 of their sources, by the keys that name them.
@@ -45,6 +46,7 @@ def check_parts(config: Config) -> dict[str, str]:
         for path in paths:
             if key in _CHECKS:
                 _CHECKS[key](path)
+    check_also(config)
     return fingerprints(config.parts)
 
 

@@ -206,7 +206,6 @@ def prepare(config: Config) -> Run:
     config = resolve_precision(config)
     plan = make_plan(config)
     parts = _check_parts(config)
-    _check_also(config)
     model = find_model(config.model.path, "model")
     teachers = _find_teachers(config) if config.teacher.source == "model" else ()
     cache = Path(config.paths.cache)
@@ -225,20 +224,12 @@ def prepare(config: Config) -> Run:
 
 
 def _check_parts(config: Config) -> dict[str, str]:
-    """The sha256 of the user's own parts, once they are checked, which needs torch."""
-    if not config.parts:
+    """The sha256 of the user's own parts, once they and further suites are checked, which needs torch."""
+    if not config.parts and not config.evaluation.also:
         return {}
     from otfkd.training.parts import check_parts
 
     return check_parts(config)
-
-
-def _check_also(config: Config) -> None:
-    """Read the further suites that a run is reported on, which needs torch."""
-    if config.evaluation.also:
-        from otfkd.training.also import check_also
-
-        check_also(config)
 
 
 @dataclass(frozen=True)

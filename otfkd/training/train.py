@@ -26,6 +26,7 @@ from otfkd.distill.own_loss import ListLoss
 from otfkd.distill.rotation import TeacherRotation
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.distill.training import TrainingModule
+from otfkd.evaluation.also import score_also
 from otfkd.evaluation.extra import Evaluator, check_selects, extra_scores
 from otfkd.evaluation.scoring import Origin, dev_score, score_rows
 from otfkd.finetune.module import FineTuning
@@ -37,7 +38,6 @@ from otfkd.runs.failure import failure_kept
 from otfkd.runs.folder import Provenance
 from otfkd.runs.log import PointReceiver, Several
 from otfkd.runs.rows import Row
-from otfkd.training.also import score_also
 from otfkd.training.batches import corpus_data, initial_teacher, labelled_data
 from otfkd.training.launch import first_process_speaks, join, launch
 from otfkd.training.loggers import final_scores, make_mirror
@@ -98,12 +98,12 @@ def _plan_and_train(config: Config, found: Run | None, watch: PointReceiver | No
         held.enter_context(failure_kept(run.folder.failure_file))
         broadcast(run.check_inputs)
         if run.folder.finished:
-            also = broadcast(lambda: score_also(run))
+            also = broadcast(lambda: score_also(config, run.folder, run.device))
             return TrainResult(run.folder.path, "skipped", plan, run.folder.read_rows(), also)
         with logging_to(run.folder.log_file(rank())):
             log.info("%s", plan)
             rows = _train(run, models, plan, watch)
-            also = broadcast(lambda: score_also(run))
+            also = broadcast(lambda: score_also(config, run.folder, run.device))
     return TrainResult(run.folder.path, "finished", plan, rows, also)
 
 

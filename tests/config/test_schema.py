@@ -27,7 +27,7 @@ MACHINE = {
     "logger.every", "logger.project", "logger.offline", "logger.tags", "trainer.on_nonfinite", "trainer.threads",
     "trainer.devices",
     "trainer.nodes", "data.path", "data.column", "data.subset", "data.split", "evaluation.path", "evaluation.dev",
-    "evaluation.test", "evaluation.queries", "evaluation.corpus", "evaluation.qrels", "model.path", "teacher.path",
+    "evaluation.test", "evaluation.queries", "evaluation.corpus", "evaluation.qrels", "evaluation.also", "model.path", "teacher.path",
 }  # fmt: skip
 
 
@@ -367,6 +367,7 @@ def test_a_key_that_came_later_leaves_other_runs_their_names(default: Config) ->
         "data.unique",
         "trainer.callbacks",
         "evaluation.extra",
+        "evaluation.select",
     }
     assert hashed(default) == "7e14559728"
     stored = default.model_dump()

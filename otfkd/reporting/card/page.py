@@ -160,11 +160,9 @@ def _scores(history: History | None) -> str:
         columns = [_column(history.row(split, "selected")), _column(history.row(split, "last"))]
         tasks = dict.fromkeys(task for column in columns for task in column)
         lines += [f"| {split} | {task} | {' | '.join(column.get(task, '—') for column in columns)} |" for task in tasks]
-    evaluation = history.config.evaluation
-    chooser = "Dev" if evaluation is None or evaluation.select is None else f"The author's own {evaluation.select}"
     steps = [f"{row.checkpoint} after step {row.step}" for row in history.rows if row.split == "dev"]
     lines += [
-        "", f"{first.protocol}; one correlation over all pairs of a task. {chooser} chose the selected model "
+        "", f"{first.protocol}; one correlation over all pairs of a task. {_chooser(history)} chose the selected model "
         f"({', '.join(steps)}); test chose nothing. Suite `{first.suite}`, sha256 `{first.suite_sha256}`; "
         f"weights `{first.weights_sha256}`.",
     ]  # fmt: skip
@@ -174,6 +172,12 @@ def _scores(history: History | None) -> str:
     if first.suite == "mini":
         lines += ["", "The mini suite is generated: its scores show that a run works, not what a model is worth."]
     return "\n".join(lines)
+
+
+def _chooser(history: History) -> str:
+    """What chose the selected model."""
+    evaluation = history.config.evaluation
+    return "Dev" if evaluation is None or evaluation.select is None else f"The author's own {evaluation.select}"
 
 
 def _column(row: Row | None) -> dict[str, str]:

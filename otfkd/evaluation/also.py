@@ -1,7 +1,8 @@
 """Suites that a finished run is reported on besides its own, `evaluation.also=[NAME,...]`: none of them selects."""
 
-from collections.abc import Iterator
 from pathlib import Path
+
+import torch
 
 from otfkd.base.hashing import sha256_bytes
 from otfkd.base.progress import waiting
@@ -10,8 +11,8 @@ from otfkd.config.schema import Config
 from otfkd.config.sections import EvaluationConfig
 from otfkd.evaluation.scoring import Origin, make_scorer
 from otfkd.models.registry import load_encoder
+from otfkd.runs.folder import RunFolder
 from otfkd.runs.rows import Row, read_rows, write_rows
-from otfkd.training.run import Run
 
 # What a suite may be told on the run's own command line, where it has no file of its own that says so.
 _TOLD = {"pairs": ("test",), "retrieval": ("queries", "corpus", "qrels")}
@@ -40,19 +41,25 @@ def check_also(config: Config) -> None:
         make_scorer(suite, config.paths.data_root, Path(config.paths.cache))
 
 
-def score_also(run: Run) -> list[Row]:
+def score_also(config: Config, folder: RunFolder, device: torch.device) -> list[Row]:
     """Score a finished run's model on the further suites, each once.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        device: to compute on.
 
     Raises:
         UserError: as `check_also`, or the model's embeddings have no score.
     """
     found: list[Row] = []
-    for name, suite, file in _files(run):
+    for name, suite in also_suites(config).items():
+        file = folder.also_file(name, sha256_bytes([suite.model_dump_json().encode()])[:8])
         if not file.is_file():
-            score = make_scorer(suite, run.config.paths.data_root, run.cache)
-            encoder = load_encoder(run.folder.model).to(run.device)
+            score = make_scorer(suite, config.paths.data_root, Path(config.paths.cache))
+            encoder = load_encoder(folder.model).to(device)
             with waiting(f"scoring on {name}"):
-                rows = score(encoder, _origin(run), run.folder.model)
+                rows = score(encoder, _origin(folder), folder.model)
             write_rows(file, [row for row in rows if row.split == "test"] or rows)
         found += read_rows(file)
     return found
@@ -64,14 +71,9 @@ def _told(suite: EvaluationConfig, name: str, config: Config) -> EvaluationConfi
     return suite.model_copy(update={key: getattr(own, key) for key in keys if getattr(suite, key) is None})
 
 
-def _files(run: Run) -> Iterator[tuple[str, EvaluationConfig, Path]]:
-    for name, suite in also_suites(run.config).items():
-        yield name, suite, run.folder.also_file(name, sha256_bytes([suite.model_dump_json().encode()])[:8])
-
-
-def _origin(run: Run) -> Origin:
+def _origin(folder: RunFolder) -> Origin:
     """Where the scored model comes from, as the run's own rows say it."""
-    row = next(row for row in run.folder.read_rows() if row.checkpoint == "selected")
+    row = next(row for row in folder.read_rows() if row.checkpoint == "selected")
     return Origin(
         row.name, "selected", row.seed, row.step, row.generation, row.config_hash, row.teacher_sha256,
         row.corpus_sha256, row.cost, row.fine_tuned, row.skipped, row.parts,
