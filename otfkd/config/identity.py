@@ -18,6 +18,7 @@ _MACHINE_SUBKEYS = (
     ("data", "subset"),
     ("data", "split"),
     ("evaluation", "path"),
+    ("evaluation", "tasks"),
     ("evaluation", "also"),  # reported when the run is finished, or later
     ("evaluation", "dev"),
     ("evaluation", "test"),

@@ -275,7 +275,7 @@ class TrainerConfig(Node):
 
 
 class EvaluationConfig(Node):
-    suite: Literal["mini", "sts", "mteb", "pairs", "geometry", "supervised", "transfer", "retrieval"]
+    suite: Literal["mini", "sts", "mteb", "pairs", "geometry", "supervised", "transfer", "retrieval", "beir_nano"]
     path: str | None
     repo: str | None
     file: str | None
@@ -293,6 +293,7 @@ class EvaluationConfig(Node):
     queries: str | None = None  # of the suite retrieval, as are the next two
     corpus: str | None = None
     qrels: str | None = None
+    tasks: list[str] | None = None  # of the suites mteb and beir_nano
 
     @model_validator(mode="after")
     def _once_each(self) -> Self:

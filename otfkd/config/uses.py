@@ -106,6 +106,7 @@ _DATA_REPO = (
 )
 _SPLIT = Needs("data.source", lambda config: config.data.source == "hub" and config.data.file is None, "data=dataset")
 _SUITE = _but("evaluation.suite", "mini", "pairs", "retrieval", take="evaluation=sts")
+_TASKS = _among("evaluation.suite", "mteb", "beir_nano", take="evaluation=mteb or beir_nano")
 _RETRIEVAL = _among("evaluation.suite", "retrieval", take="evaluation=retrieval")
 _PAIRS = _among("evaluation.suite", "pairs", take="evaluation=pairs")
 _PAIRS_TOO = Needs(
@@ -124,9 +125,9 @@ _TRAINED = Needs("", lambda config: False, "otfkd-train")
 
 _ANYWHERE: dict[str, tuple[Needs, ...]] = {
     "evaluation.path": (_SUITE,),
-    "evaluation.repo": (_SUITE, _NO_FOLDER, _from_hub("evaluation", "evaluation.suite", "mteb")),
+    "evaluation.repo": (_SUITE, _NO_FOLDER, _from_hub("evaluation", "evaluation.suite", "mteb", "beir_nano")),
     "evaluation.file": (
-        _but("evaluation.suite", "mini", "mteb", "pairs", "retrieval", take="evaluation=sts"),
+        _but("evaluation.suite", "mini", "mteb", "pairs", "retrieval", "beir_nano", take="evaluation=sts"),
         _NO_FOLDER,
         _from_hub("evaluation", "evaluation.suite"),
     ),
@@ -135,6 +136,13 @@ _ANYWHERE: dict[str, tuple[Needs, ...]] = {
 
 TRAINING: Mapping[str, tuple[Needs, ...]] = {
     **_ANYWHERE,
+    "evaluation.tasks": (
+        Needs(
+            "evaluation.also",
+            lambda config: bool({"mteb", "beir_nano"} & {*config.evaluation.also}),
+            "evaluation.also=[mteb] or [beir_nano]",
+        ),
+    ),
     "evaluation.protocol": (_SCORED,),
     "evaluation.split": (_SCORED,),
     "evaluation.test": (_PAIRS_TOO,),
@@ -220,9 +228,13 @@ TRAINING: Mapping[str, tuple[Needs, ...]] = {
 
 SCORING: Mapping[str, tuple[Needs, ...]] = {
     **_ANYWHERE,
+    "evaluation.tasks": (_TASKS,),
     "evaluation.protocol": (_among("evaluation.suite", "transfer", take="evaluation=transfer"),),
-    "evaluation.split": (_among("evaluation.suite", "geometry", "retrieval", take="evaluation=geometry or retrieval"),),
-    "evaluation.test": (_PAIRS,),
+    "evaluation.split": (
+        _among(
+            "evaluation.suite", "geometry", "retrieval", "beir_nano", take="evaluation=geometry, retrieval or beir_nano"
+        ),
+    ),
     "evaluation.queries": (_RETRIEVAL,),
     "evaluation.corpus": (_RETRIEVAL,),
     "evaluation.qrels": (_RETRIEVAL,),

@@ -15,7 +15,9 @@ from otfkd.runs.folder import RunFolder
 from otfkd.runs.rows import Row, read_rows, write_rows
 
 # What a suite may be told on the run's own command line, where it has no file of its own that says so.
-_TOLD = {"pairs": ("test",), "retrieval": ("queries", "corpus", "qrels")}
+_TOLD = {
+    "pairs": ("test",), "retrieval": ("queries", "corpus", "qrels"), "mteb": ("tasks",), "beir_nano": ("tasks",)
+}  # fmt: skip
 _SENTEVAL = ("sts", "supervised", "transfer", "geometry")  # these are read from one folder
 
 

@@ -13,13 +13,15 @@ from otfkd.base.provenance import environment
 from otfkd.config.parts import fingerprints, with_sha256
 from otfkd.config.schema import EvaluateConfig
 from otfkd.config.sections import EvaluationConfig, Pooler
-from otfkd.data import relatedness, senteval, transfer
+from otfkd.data import relatedness, retrieval, senteval, transfer
 from otfkd.data.relatedness import RelatednessTask
-from otfkd.data.retrieval import RetrievalTask, load_retrieval
+from otfkd.data.retrieval import RetrievalTask, load_nano, load_retrieval
 from otfkd.data.sts import REJOINED, Suite, Task, TestTask, checksum, load_own_tests, load_stsb, load_suite
 from otfkd.data.transfer import TransferTask
 from otfkd.evaluation.extra import Evaluator, extra_scores, make_evaluators
 from otfkd.evaluation.geometry import geometry
+from otfkd.evaluation.mteb_tasks import MtebTasks, evaluate_mteb, find_tasks
+from otfkd.evaluation.mteb_tasks import protocol as mteb_protocol
 from otfkd.evaluation.relatedness import PROTOCOL as SUPERVISED
 from otfkd.evaluation.relatedness import evaluate_relatedness
 from otfkd.evaluation.retrieval import PROTOCOL as RETRIEVAL
@@ -153,17 +155,41 @@ def score_transfer(encoder: Encoder, tasks: Sequence[TransferTask], config: Eval
 
 
 def score_retrieval(
-    encoder: Encoder, task: RetrievalTask, prompts: Mapping[str, str], config: EvaluationConfig, origin: Origin
+    encoder: Encoder,
+    tasks: Sequence[RetrievalTask],
+    prompts: Mapping[str, str],
+    config: EvaluationConfig,
+    origin: Origin,
 ) -> Row:
-    """Score an encoder on a retrieval task."""
-    score = evaluate_retrieval(encoder, task, prompts, batch_size=config.batch_size, max_length=config.max_length)
+    """Score an encoder on retrieval tasks."""
+    scores = {
+        task.name: evaluate_retrieval(
+            encoder, task, prompts, batch_size=config.batch_size, max_length=config.max_length
+        )
+        for task in tasks
+    }
     return Row(
         **_facts(encoder, origin, _at_length(RETRIEVAL, config)),
         split=config.split or "test",
-        scores={task.name: score.as_dict()},
-        average=round(score.ndcg, 2),
-        suite="retrieval",
-        suite_sha256=task.checksum,
+        scores={task: score.as_dict() for task, score in scores.items()},
+        average=fmean(round(score.ndcg, 2) for score in scores.values()),
+        suite=config.suite,
+        suite_sha256=retrieval.checksum(tasks),
+    )
+
+
+def score_mteb(
+    encoder: Encoder, found: MtebTasks, prompts: Mapping[str, str], config: EvaluationConfig, origin: Origin
+) -> Row:
+    """Score an encoder on tasks of mteb, by mteb."""
+    scores = evaluate_mteb(encoder, found, prompts, batch_size=config.batch_size, max_length=config.max_length)
+    return Row(
+        **_facts(encoder, origin, _at_length(mteb_protocol(), config)),
+        split="test",
+        scores={task: {"main": score} for task, score in scores.items()},
+        average=fmean(round(score, 2) for score in scores.values()),
+        suite="mteb",
+        suite_sha256=found.checksum,
     )
 
 
@@ -251,8 +277,11 @@ def make_scorer(
         case "geometry":
             task = load_stsb(senteval.find(config, data_root, cache), config.split or "dev")
             return lambda encoder, origin, folder: [score_geometry(encoder, task, config, origin)]
-        case "retrieval":
-            found = load_retrieval(config)
+        case "mteb" if config.tasks is not None:
+            named = find_tasks(config.tasks)
+            return lambda encoder, origin, folder: [score_mteb(encoder, named, saved_prompts(folder), config, origin)]
+        case "retrieval" | "beir_nano":
+            found = load_nano(config) if config.suite == "beir_nano" else [load_retrieval(config)]
             return lambda encoder, origin, folder: [
                 score_retrieval(encoder, found, saved_prompts(folder), config, origin)
             ]

@@ -20,6 +20,7 @@ _LINES = {
     "ndcg@10": ("nDCG@10", 2),
     "mrr@10": ("MRR@10", 2),
     "recall@100": ("Recall@100", 2),
+    "main": ("main score", 2),
     "queries": ("queries", 0),
     "documents": ("documents", 0),
     "pairs": ("pairs", 0),

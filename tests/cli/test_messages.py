@@ -143,7 +143,7 @@ def test_weights_that_are_not_read_are_said_to_be(
     )
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "export", "compare", "figures", "reproduce", "runs", ""])
+@pytest.mark.parametrize("command", ["train", "eval", "export", "compare", "figures", "reproduce", "search", "runs", ""])
 def test_every_command_tells_the_version(otfkd_command: Command, command: str) -> None:
     assert otfkd_command(*filter(None, [command]), "--version") == (0, "otfkd 0.1.0\n", "")
 
@@ -152,7 +152,7 @@ def test_help_names_the_command_and_what_there_is(otfkd_command: Command) -> Non
     commands = otfkd_command("--help")
     assert commands.code == 0
     assert [line.split()[0] for line in commands.out.splitlines() if line.startswith("  ")] == [
-        "train", "eval", "export", "compare", "figures", "reproduce", "runs",
+        "train", "eval", "export", "compare", "figures", "reproduce", "search", "runs",
     ]  # fmt: skip
     for name in ("train", "eval"):
         told = otfkd_command(name, "--help").out

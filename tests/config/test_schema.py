@@ -27,7 +27,8 @@ MACHINE = {
     "logger.every", "logger.project", "logger.offline", "logger.tags", "trainer.on_nonfinite", "trainer.threads",
     "trainer.devices",
     "trainer.nodes", "data.path", "data.column", "data.subset", "data.split", "evaluation.path", "evaluation.dev",
-    "evaluation.test", "evaluation.queries", "evaluation.corpus", "evaluation.qrels", "evaluation.also", "model.path", "teacher.path",
+    "evaluation.test", "evaluation.queries", "evaluation.corpus", "evaluation.qrels", "evaluation.also",
+    "evaluation.tasks", "model.path", "teacher.path",
 }  # fmt: skip
 
 

@@ -1,11 +1,14 @@
 """Retrieval scores against closed forms and sentence-transformers, and what a chunk or a tie may not change."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator, NanoBEIREvaluator
 
 import otfkd
 import otfkd.evaluation.retrieval
@@ -115,3 +118,56 @@ def test_a_model_to_which_all_is_alike_has_no_score(model: Path, tmp_path: Path)
     write_beir(tmp_path / "own", {"q": "the cat"}, [(f"d{n}", "", "a dog") for n in range(3)], {"q": {"d1": 1}})
     with pytest.raises(UserError, match="no document is nearer to a query than another"):
         evaluated(model, tmp_path / "own")
+
+
+def write_nano(folder: Path, name: str, seed: int) -> None:
+    """Add a task to a copy of NanoBEIR's data set; its answers have no score, and one row may hold several."""
+    queries, corpus, answers = random_task(seed)
+    judged = [
+        {"query-id": query, "corpus-id": document}
+        for query, documents in answers.items()
+        for document, grade in documents.items()
+        if grade
+    ]
+    tables = {
+        "queries": [{"_id": query, "text": text} for query, text in queries.items()],
+        "corpus": [{"_id": document, "text": f"{title} {text}".strip()} for document, title, text in corpus],
+        "qrels": judged,
+    }
+    for subset, rows in tables.items():
+        (folder / subset).mkdir(parents=True, exist_ok=True)
+        parquet.write_table(pa.Table.from_pylist(rows), folder / subset / f"{name}.parquet")
+
+
+def write_readme(folder: Path, names: Sequence[str]) -> None:
+    """What tells `datasets` the subsets and splits, as on the hub."""
+    configs = [
+        {"config_name": subset, "data_files": [{"split": name, "path": f"{subset}/{name}.parquet"} for name in names]}
+        for subset in ("queries", "corpus", "qrels")
+    ]
+    (folder / "README.md").write_text(f"---\nconfigs: {json.dumps(configs)}\n---\n")
+
+
+def test_nano_beir_is_scored_as_sentence_transformers_scores_it(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    names = ["NanoMSMARCO", "NanoNQ"]
+    for seed, name in enumerate(names):
+        write_nano(tmp_path / "nano", name, seed)
+    write_readme(tmp_path / "nano", names)
+    nano = ["evaluation=beir_nano", f"evaluation.path={tmp_path / 'nano'}", "evaluation.max_length=64"]
+    (row,) = otfkd.evaluate(str(model), *nano, "evaluation.tasks=[NanoMSMARCO,NanoNQ]")
+    evaluator = NanoBEIREvaluator(
+        ["msmarco", "nq"], dataset_id=str(tmp_path / "nano"), precision_recall_at_k=[100], write_csv=False
+    )
+    theirs = evaluator(SentenceTransformer(str(model), device="cpu"))
+    for name in names:
+        for measure in ("ndcg@10", "mrr@10", "recall@100"):
+            assert row.scores[name][measure] == pytest.approx(100 * theirs[f"{name}_cosine_{measure}"], abs=0.01)
+    assert row.average == pytest.approx(100 * theirs["NanoBEIR_mean_cosine_ndcg@10"], abs=0.01)
+    assert (row.suite, row.split) == ("beir_nano", "test")
+    with pytest.raises(UserError, match="names NanoNope, which NanoBEIR has not"):
+        otfkd.evaluate(str(model), *nano, "evaluation.tasks=[NanoNope]")
+    with pytest.raises(UserError, match=r"corpus NanoNQ cannot be had|queries NanoFEVER cannot be had"):
+        otfkd.evaluate(str(model), *nano, "evaluation.tasks=[NanoFEVER]")

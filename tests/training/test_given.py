@@ -49,6 +49,7 @@ PATHS = {
     "evaluation.queries",
     "evaluation.corpus",
     "evaluation.qrels",
+    "evaluation.tasks",
     "model.path",
     "teacher.path",
 }
