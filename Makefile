@@ -49,7 +49,8 @@ lock: .venv/.done  ## Renew .requirements.lock from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	echo "torch; python_version < '0'" > .venv/no-torch.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		--extra dev --extra mini --extra onnx --extra tensorboard --extra dashboard --extra joblib --extra optuna --extra slurm \
+		--extra dev --extra mini --extra onnx --extra tensorboard --extra mlflow --extra dashboard --extra joblib \
+		--extra optuna --extra slurm \
 		--override .venv/no-torch.txt --output-file .requirements.lock pyproject.toml
 
 # Strict: a version that nobody could say anything of is no good news. The tool lives apart from what it looks at.

@@ -108,7 +108,7 @@ def _make(specs: "dict[str, TableSpec]", jobs: "list[Job]", arguments: argparse.
     outcome, files = make_tables(specs, jobs, profile, experiments, fresh=arguments.fresh, train=not arguments.publish)
     if files:
         _show(specs, files, profile, experiments)
-    mirrored = [job.config for job in jobs if job.config.logger.name == "wandb"]
+    mirrored = [job.config for job in jobs if "wandb" in job.config.logger.names]
     if mirrored and files:
         _mirror(mirrored[0], specs, files, profile, experiments)
     if outcome.failures:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Groups whose value may also be a folder or a hub id: `model=FOLDER` means `model=custom model.path=FOLDER`.
 OPEN_GROUPS = ("model", "teacher")
+# Groups of which a list may be given: the choice that it is given to, and the key.
+_LISTED = {"teacher": ("custom", "path"), "logger": ("none", "name")}
 # Groups of which several choices may be given at once: each sets keys of all sections.
 _STACKED = ("experiment", "profile")
 
@@ -88,11 +90,13 @@ def _swept(group: str, sweep: "Override", text: str) -> list[str]:
         return [text]
     if any(len(job) == 1 for job in jobs):
         named = next(str(value) for value, job in zip(values, jobs, strict=True) if len(job) == 1)
+        others = "folders" if group in OPEN_GROUPS else "lists"
         raise UserError(
-            f"{text} sweeps over the choice {named} and over folders: sweep over them in two commands, or over folders "
-            "alone"
+            f"{text} sweeps over the choice {named} and over {others}: sweep over them in two commands, or over "
+            f"{others} alone"
         )
-    return [jobs[0][0], f"{group}.path={','.join(path.partition('=')[2] for _, path in jobs)}"]
+    key = jobs[0][1].partition("=")[0]
+    return [jobs[0][0], f"{key}={','.join(given.partition('=')[2] for _, given in jobs)}"]
 
 
 def _plain(value: Any) -> Any:
@@ -104,9 +108,9 @@ def _chosen(group: str, value: object, text: str) -> list[str]:
     """The overrides that an override of a group stands for."""
     if value is None and group != "profile":
         raise UserError(f"{group} needs a choice: take one of {', '.join(options(group))}")
-    if isinstance(value, list) and group == "teacher":
-        paths = ",".join(quoted(str(path)) for path in value)
-        return ["teacher=custom", f"teacher.path=[{paths}]"]
+    if isinstance(value, list) and group in _LISTED:
+        choice, key = _LISTED[group]
+        return [f"{group}={choice}", f"{group}.{key}=[{','.join(quoted(str(one)) for one in value)}]"]
     if isinstance(value, list) and group not in _STACKED:
         raise UserError(
             f"{text} names {len(value)} choices, and {group} has one: take one of {', '.join(options(group))}"

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from otfkd.base.errors import UserError
 from otfkd.config.groups import options
-from otfkd.config.messages import all_keys
+from otfkd.config.messages import all_keys, shown
 from otfkd.config.schema import Root
 from otfkd.config.uses import Needs, value_of
 
@@ -89,4 +89,4 @@ def _shown(config: Root, key: str) -> str:
     value = value_of(config, key)
     if key in _CHOSEN_BY and value in options(_CHOSEN_BY[key]):
         return f"{_CHOSEN_BY[key]}={value}"
-    return f"{key}={'null' if value is None else value}"
+    return f"{key}={shown(value)}"

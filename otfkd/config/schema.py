@@ -13,11 +13,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from otfkd.base.errors import UserError, first_line
 from otfkd.config import checks
+from otfkd.config.logger import LoggerConfig
 from otfkd.config.messages import all_keys, explain
 from otfkd.config.sections import (
     DataConfig,
     EvaluationConfig,
-    LoggerConfig,
     ModelConfig,
     Node,
     ObjectiveConfig,

@@ -306,14 +306,6 @@ class EvaluationConfig(Node):
         return [self.test] if isinstance(self.test, str) else self.test or []
 
 
-class LoggerConfig(Node):
-    name: Literal["none", "wandb", "tensorboard", "csv"]
-    every: PositiveInt
-    project: str
-    offline: bool
-    tags: list[str]
-
-
 class PathsConfig(Node):
     data_root: str | None
     runs: str

@@ -87,7 +87,10 @@ _CHANGES = Needs(
 )
 _DATED = _trigger("every", "at", "geometric", "on_improvement", "plateau")
 _MOVES = _among("schedule.source", "ema", take="schedule.source=ema")
-_WANDB = _among("logger.name", "wandb", take="logger=wandb")
+_WANDB = Needs("logger.name", lambda config: "wandb" in config.logger.names, "logger=wandb")
+_PROJECT = Needs(
+    "logger.name", lambda config: not {"wandb", "mlflow"}.isdisjoint(config.logger.names), "logger=wandb or mlflow"
+)
 
 
 def _from_hub(section: str, choice: str, *always: str) -> Needs:
@@ -221,7 +224,7 @@ TRAINING: Mapping[str, tuple[Needs, ...]] = {
             "schedule.cache_every=N, for a moving average is all that is cached without",
         ),
     ),
-    "logger.project": (_WANDB,),
+    "logger.project": (_PROJECT,),
     "logger.offline": (_WANDB,),
     "logger.tags": (_WANDB,),
 }

@@ -132,9 +132,9 @@ class RunFolder:
         """The files of a logger."""
         return self.path / name
 
-    @property
-    def wandb_id_file(self) -> Path:
-        return self.logger("wandb") / "id"
+    def logger_id_file(self, name: str) -> Path:
+        """What a logger calls the run that keeps runs elsewhere too."""
+        return self.logger(name) / "id"
 
     @property
     def failure_file(self) -> Path:

@@ -1,19 +1,22 @@
 """Loggers that mirror what a run's own files say: none stops training, and none sends anything unless it is chosen."""
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from otfkd.base.errors import first_line
 from otfkd.config.differences import flat
+from otfkd.config.logger import LoggerName
 from otfkd.runs.folder import METRICS, ROTATIONS
 from otfkd.runs.log import Point
 from otfkd.runs.rows import Row
+from otfkd.training.mlflow_run import MLflowRun
 from otfkd.training.run import Run
 from otfkd.training.wandb_run import WandbRun
 
@@ -27,30 +30,60 @@ class Logger(Protocol):
     def finalize(self, status: str) -> None: ...
 
 
-def make_mirror(run: Run, *, resumed: bool) -> "Mirror | None":
-    """What gives a run's points to the logger it chose; None where it chose none.
+def make_mirror(run: Run, *, resumed: bool) -> "Mirrors | None":
+    """What gives a run's points to the loggers it chose; None where it chose none.
 
     Args:
         run: the run.
         resumed: whether it goes on from a checkpoint.
     """
-    match run.config.logger.name:
+    mirrors = [_mirror(run, name, resumed) for name in run.config.logger.names]
+    return Mirrors(mirrors) if mirrors else None
+
+
+def _mirror(run: Run, name: LoggerName, resumed: bool) -> "Mirror":
+    match name:
         case "wandb":
             return Mirror("W&B", lambda: WandbRun(run, resumed=resumed))
+        case "mlflow":
+            return Mirror("MLflow", lambda: MLflowRun(run))
         case "tensorboard":
-            return Mirror("TensorBoard", lambda: _local(run, TensorBoardLogger, default_hp_metric=False))
+            return Mirror("TensorBoard", lambda: _local(run, name, TensorBoardLogger, default_hp_metric=False))
         case "csv":
-            return Mirror("CSV", lambda: _local(run, CSVLogger))
-    return None
+            return Mirror("CSV", lambda: _local(run, name, CSVLogger))
 
 
-def _local(run: Run, kind: type[CSVLogger] | type[TensorBoardLogger], **options: Any) -> Logger:
+def _local(run: Run, name: LoggerName, kind: type[CSVLogger] | type[TensorBoardLogger], **options: Any) -> Logger:
     """A logger of files in a folder of its own, which is emptied: the run's own files fill it again."""
-    folder = run.folder.logger(run.config.logger.name)
+    folder = run.folder.logger(name)
     shutil.rmtree(folder, ignore_errors=True)
     made = kind(folder.parent, name="", version=folder.name, **options)
     made.log_hyperparams(flat(run.config.model_dump(mode="json")))
     return made
+
+
+class Mirrors(contextlib.ExitStack):
+    """Gives a run's points to several loggers, each of which fails alone, and closes them with the block."""
+
+    def __init__(self, mirrors: Sequence["Mirror"]):
+        super().__init__()
+        self.mirrors = mirrors
+
+    def __enter__(self) -> Self:
+        for mirror in self.mirrors:
+            self.enter_context(mirror)
+        return super().__enter__()
+
+    def begin(self, points: Iterable[Point]) -> None:
+        """Open each logger and give it the points of earlier attempts, in the order of their steps."""
+        earlier = list(points)
+        for mirror in self.mirrors:
+            mirror.begin(earlier)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Give each logger values of a step."""
+        for mirror in self.mirrors:
+            mirror.log(step, values)
 
 
 class Mirror:
@@ -97,7 +130,7 @@ class Mirror:
         if self._logger is not None:
             self._attempt(partial(self._logger.finalize, "success" if error is None else "failed"))
         if self._lost:
-            log.warning(
+            log.info(
                 "%s lost %d of %d points (%s): %s and %s have them all",
                 self.name, self._lost, self._given, self._trouble, METRICS, ROTATIONS,
             )  # fmt: skip

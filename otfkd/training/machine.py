@@ -5,15 +5,20 @@ import os
 from pathlib import Path
 
 from otfkd.base.errors import UserError
-from otfkd.config.sections import LoggerConfig
+from otfkd.config.logger import LoggerConfig
+
+# What loggers need besides what otfkd does; each has an extra of its name.
+_PACKAGES = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}
 
 
 def check_logger(config: LoggerConfig) -> None:
-    """Raise a UserError where the package of a chosen logger is not installed."""
-    if config.name == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
-        raise UserError(
-            "logger=tensorboard needs the package tensorboard: run pip install 'otfkd[tensorboard]', or take logger=csv"
-        )
+    """Raise a UserError where a package of a chosen logger is not installed."""
+    for name in config.names:
+        for package in _PACKAGES.get(name, ()):
+            if importlib.util.find_spec(package) is None:
+                raise UserError(
+                    f"logger={name} needs the package {package}: run pip install 'otfkd[{name}]', or take logger=csv"
+                )
 
 
 def check_writable(key: str, folder: Path) -> None:

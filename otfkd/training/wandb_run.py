@@ -11,7 +11,7 @@ from typing import Any, Literal
 from otfkd.base.errors import first_line
 from otfkd.base.files import write_text
 from otfkd.config.differences import differences, in_short
-from otfkd.config.sections import LoggerConfig
+from otfkd.config.logger import LoggerConfig
 from otfkd.runs.folder import run_of
 from otfkd.training.run import Run
 
@@ -34,7 +34,7 @@ class WandbRun:
             shutil.rmtree(earlier)
         self._run = _open(
             config.logger, run.folder.path,
-            id=identity, name=_name(run), group=f"{config.name}/{run.hash}",
+            id=identity, name=run_name(run), group=f"{config.name}/{run.hash}",
             job_type="train" if config.objective.supervised is None else "finetune", tags=_tags(run),
             config=_facts(run),
             resume="allow" if resumed else None,
@@ -74,7 +74,7 @@ def send_files(config: LoggerConfig, folder: Path, name: str, files: Mapping[str
         log.warning("W&B did not take the artifact %s (%s)", name, first_line(error))
 
 
-def _name(run: Run) -> str:
+def run_name(run: Run) -> str:
     """The experiment, what is not its default, and the seed; a config that no experiment is like has its hash."""
     differing = differences(run.config)
     told = run.hash if differing is None else in_short(differing)
@@ -100,7 +100,7 @@ def _facts(run: Run) -> dict[str, Any]:
 
 def _identity(run: Run) -> str:
     """The id of a run's folder, drawn once: the same config trained elsewhere is another run."""
-    path = run.folder.wandb_id_file
+    path = run.folder.logger_id_file("wandb")
     if not path.is_file():
         write_text(path, f"{run.hash}-s{run.config.seed}-{secrets.token_hex(4)}")
     return path.read_text(encoding="utf-8")

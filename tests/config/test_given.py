@@ -73,6 +73,6 @@ def test_a_key_that_another_one_takes_its_value_from_is_read() -> None:
     assert refusal(*given).startswith("schedule.every=21 is not read with schedule=geometric")
 
 
-@pytest.mark.parametrize("group", ["logger=[wandb,csv]", "schedule=[every,never]", "data=[mini,text]"])
+@pytest.mark.parametrize("group", ["schedule=[every,never]", "data=[mini,text]"])
 def test_one_choice_of_several_is_not_taken_in_silence(group: str) -> None:
     assert refusal(group).startswith(f"{group} names 2 choices, and {group.partition('=')[0]} has one: take one of ")

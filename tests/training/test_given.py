@@ -402,8 +402,10 @@ def test_how_a_suite_is_scored_is_read_where_it_is_scored(default: Config, monke
         assert unmet(put(default, "evaluation.suite", suite), "evaluation.protocol") is not None
 
 
-@pytest.mark.parametrize("name", ["none", "csv", "tensorboard", "wandb"])
-def test_what_is_said_to_wandb_is_for_wandb(name: str, default: Config) -> None:
+@pytest.mark.parametrize("name", ["none", "csv", "tensorboard", "wandb", "mlflow", ["csv", "wandb"], ["csv", "mlflow"]])
+def test_what_is_said_to_wandb_is_for_wandb(name: str | list[str], default: Config) -> None:
     config = put(default, "logger.name", name)
+    names = {name} if isinstance(name, str) else {*name}
     for key in ("logger.project", "logger.offline", "logger.tags"):
-        assert (unmet(config, key) is None) == (name == "wandb")
+        readers = {"wandb", "mlflow"} if key == "logger.project" else {"wandb"}
+        assert (unmet(config, key) is None) == bool(names & readers)
