@@ -48,6 +48,7 @@ from otfkd.training.result import TrainResult as TrainResult
 from otfkd.training.run import Models, Run, prepare
 from otfkd.training.trainer import make_trainer, process_settings
 from otfkd.training.untrained import check_saved
+from otfkd.training.wandb_run import adopt
 
 log = logging.getLogger("otfkd")
 
@@ -111,6 +112,8 @@ def _train(run: Run, models: Models, plan: str, watch: PointReceiver | None) -> 
     config = run.config
     parts = make_parts(config, run.fingerprints)
     done = broadcast(lambda: _resume_step(run))
+    if "wandb" in config.logger.names:
+        broadcast(lambda: adopt(run, resumed=done > 0))
     if not done:
         broadcast(lambda: _check_end(run, models.student, parts.evaluators))
         _describe_run(run, plan)

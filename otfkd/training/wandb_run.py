@@ -2,17 +2,18 @@
 
 import contextlib
 import logging
+import os
 import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from otfkd.base.errors import first_line
+from otfkd.base.errors import UserError, first_line
 from otfkd.base.files import write_text
 from otfkd.config.differences import differences, in_short
 from otfkd.config.logger import LoggerConfig
-from otfkd.runs.folder import run_of
+from otfkd.runs.folder import RunFolder, find_runs, run_of
 from otfkd.training.run import Run
 
 log = logging.getLogger("otfkd")
@@ -29,16 +30,18 @@ class WandbRun:
     """
 
     def __init__(self, run: Run, *, resumed: bool):
-        config, identity = run.config, _identity(run)
-        for earlier in run.folder.logger("wandb").glob(f"offline-run-*-{identity}"):
+        config, known = run.config, _known(run)
+        for earlier in run.folder.logger("wandb").glob("offline-run-*"):
             shutil.rmtree(earlier)
         self._run = _open(
-            config.logger, run.folder.path,
-            id=identity, name=run_name(run), group=f"{config.name}/{run.hash}",
+            config.logger, run.folder.path, known.sweep,
+            id=known.id, name=run_name(run), group=f"{config.name}/{run.hash}",
             job_type="train" if config.objective.supervised is None else "finetune", tags=_tags(run),
             config=_facts(run),
             resume="allow" if resumed else None,
         )  # fmt: skip
+        if self._run.id != known.id:  # in a sweep, W&B draws it where the environment does not name it
+            _keep(run, known._replace(id=self._run.id))
         self._run.define_metric("dev", summary="max,last")
         self._run.define_metric("rotation/*", step_metric="rotation/generation")
 
@@ -98,12 +101,54 @@ def _facts(run: Run) -> dict[str, Any]:
     }
 
 
-def _identity(run: Run) -> str:
-    """The id of a run's folder, drawn once: the same config trained elsewhere is another run."""
-    path = run.folder.logger_id_file("wandb")
-    if not path.is_file():
-        write_text(path, f"{run.hash}-s{run.config.seed}-{secrets.token_hex(4)}")
-    return path.read_text(encoding="utf-8")
+class _Known(NamedTuple):
+    """What W&B knows a run by; it stays in the run's folder."""
+
+    id: str
+    sweep: str = ""
+
+
+def adopt(run: Run, *, resumed: bool) -> None:
+    """Have a run be the W&B run that the environment names, as `wandb agent` does for each run of a sweep.
+
+    Args:
+        run: the run.
+        resumed: whether it goes on from a checkpoint, and so is a W&B run already.
+
+    Raises:
+        UserError: it is another W&B run already, or that one is another run's.
+    """
+    named = os.environ.get("WANDB_RUN_ID")
+    kept = _kept(run.folder)
+    if not named or (kept is not None and kept.id == named):
+        return
+    if kept is not None and resumed:
+        raise UserError(
+            f"{run.folder} is the W&B run {kept.id}, and WANDB_RUN_ID={named} names another: unset WANDB_RUN_ID to go "
+            "on with it, or start anew with fresh=true"
+        )
+    for other in find_runs(Path(run.config.paths.runs)):
+        if (known := _kept(other)) is not None and known.id == named:
+            raise UserError(f"WANDB_RUN_ID={named} is the W&B run of {other} already: unset it, or give another")
+    _keep(run, _Known(named, os.environ.get("WANDB_SWEEP_ID", "")))
+
+
+def _known(run: Run) -> _Known:
+    """What a run's folder says, the id drawn once: the same config trained elsewhere is another run."""
+    if (kept := _kept(run.folder)) is not None:
+        return kept
+    drawn = f"{run.hash}-s{run.config.seed}-{secrets.token_hex(4)}"
+    return _keep(run, _Known(drawn, os.environ.get("WANDB_SWEEP_ID", "")))
+
+
+def _kept(folder: RunFolder) -> _Known | None:
+    path = folder.logger_id_file("wandb")
+    return _Known(*path.read_text(encoding="utf-8").splitlines()) if path.is_file() else None
+
+
+def _keep(run: Run, known: _Known) -> _Known:
+    write_text(run.folder.logger_id_file("wandb"), "\n".join(filter(None, known)))
+    return known
 
 
 def _tags(run: Run) -> list[str]:
@@ -113,27 +158,28 @@ def _tags(run: Run) -> list[str]:
     return [tag[:64] for tag in dict.fromkeys(found)]  # W&B takes no longer ones, and none twice
 
 
-def _open(logger: LoggerConfig, folder: Path, **facts: Any) -> Any:
-    """A new W&B run; one that should be online is kept offline where W&B cannot be reached."""
+def _open(logger: LoggerConfig, folder: Path, sweep: str = "", **facts: Any) -> Any:
+    """A new W&B run, perhaps of a sweep; one that should be online is kept offline where W&B cannot be reached."""
     folder.mkdir(parents=True, exist_ok=True)
     if not logger.offline:
         try:
-            run = _init(logger, folder, "online", **facts)
+            run = _init(logger, folder, sweep, "online", **facts)
             log.info("W&B: %s", run.url)
             return run
         except Exception as error:
             log.warning("W&B cannot be reached (%s), so the run is kept offline", first_line(error))
-    run = _init(logger, folder, "offline", **facts)
+    run = _init(logger, folder, sweep, "offline", **facts)
     log.info("W&B, offline: `wandb sync %s` sends it", Path(run.dir).parent)
     return run
 
 
-def _init(logger: LoggerConfig, folder: Path, mode: Literal["online", "offline"], **facts: Any) -> Any:
+def _init(logger: LoggerConfig, folder: Path, sweep: str, mode: Literal["online", "offline"], **facts: Any) -> Any:
     import wandb
 
     settings = wandb.Settings(
-        silent=True, console="off", init_timeout=_PATIENCE, finish_timeout=_PATIENCE, finish_timeout_raises=True
-    )
+        silent=True, console="off", init_timeout=_PATIENCE, finish_timeout=_PATIENCE, finish_timeout_raises=True,
+        **({"sweep_id": sweep} if sweep else {}),
+    )  # fmt: skip
     try:
         # A new one, whatever runs this process has: the next job of a sweep must not continue this one.
         return wandb.init(

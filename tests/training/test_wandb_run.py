@@ -1,6 +1,7 @@
 """A run in W&B, read back from the file that `wandb sync` would send."""
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,19 +11,25 @@ from typing import Any
 
 import pytest
 import wandb
+import yaml
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+from wandb.sdk.lib.config_util import save_config_file_from_dict
 
 import otfkd.training.train
 import otfkd.training.wandb_run
+from otfkd.base.errors import Interrupted, UserError
 from otfkd.config.composition import load_config
 from otfkd.config.schema import Config
 from otfkd.distill.rotation import TeacherRotation
 from otfkd.runs.folder import RunFolder
 from otfkd.training.run import prepare
 from otfkd.training.train import train
-from otfkd.training.wandb_run import WandbRun, _identity, run_name, send_files
+from otfkd.training.wandb_run import WandbRun, _known, adopt, run_name, send_files
+from tests.support.commands import Command
 from tests.support.killing import arm, fork_and_train, killed
 from tests.support.logged import points_of, warnings
 from tests.support.offline_wandb import Kept, read_offline
+from tests.support.resuming import stop_after
 from tests.support.variants import OTFKD
 
 Configure = Callable[..., Config]
@@ -35,7 +42,7 @@ def _service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Whoever runs the tests has no account or sweep, and no service outlives a test or is there before it."""
     wandb.teardown()  # a child that is killed would leave its run with the service of an earlier test
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_RUN_ID", "WANDB_SWEEP_ID"):
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name, raising=False)
     yield
     wandb.teardown()
@@ -143,8 +150,105 @@ def test_a_run_that_fails_is_closed_as_failed(
 
 def test_the_same_config_in_another_folder_is_another_run(configure: Configure, tmp_path: Path) -> None:
     first, second = (prepare(configure(*WANDB, f"paths.runs={tmp_path / name}")) for name in "ab")
-    assert _identity(first) == _identity(first) != _identity(second)
-    assert _identity(second).startswith(f"{second.hash}-s0-")
+    assert _known(first) == _known(first) != _known(second)
+    assert _known(second).id.startswith(f"{second.hash}-s0-")
+
+
+AGENT = {"WANDB_RUN_ID": "ab12cd34", "WANDB_SWEEP_ID": "sw33p"}
+
+
+@pytest.fixture
+def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[dict[str, Any]], list[str]]:
+    """Do what `wandb agent` does for a run of the sweep that docs/usage.md shows; gives the arguments."""
+    page = (Path(__file__).parents[2] / "docs" / "usage.md").read_text()
+    (sweep,) = map(yaml.safe_load, re.findall(r"^```yaml\n(method: .*?)^```$", page, re.MULTILINE | re.DOTALL))
+
+    def begin(values: dict[str, Any]) -> list[str]:
+        assert values.keys() == sweep["parameters"].keys()
+        chosen = {name: {"value": value} for name, value in values.items()}
+        save_config_file_from_dict(str(tmp_path / "params.yaml"), chosen)
+        for name, value in {**AGENT, "WANDB_SWEEP_PARAM_PATH": str(tmp_path / "params.yaml")}.items():
+            monkeypatch.setenv(name, value)
+        words = create_sweep_command_args({"args": chosen})
+        parts = [words[part[2:-1]] if part.startswith("${") else [part] for part in sweep["command"]]
+        program, *arguments = [word for part in parts for word in part]
+        assert program == "otfkd-train"
+        return arguments
+
+    return begin
+
+
+def test_a_run_of_wandb_agent_is_one_run_with_the_id_of_its_sweep(
+    agent: Callable[..., list[str]], overrides: list[str], otfkd_command: Command, tmp_path: Path
+) -> None:
+    arguments = agent({"optimizer.lr": 0.002, "objective.kd_weight": 0.5})
+    done = otfkd_command("train", *arguments, *overrides[:-3], *overrides[-2:], "schedule.every=4")
+    assert done.code == 0, done.err
+    (folder,) = (tmp_path / "runs").glob("otfkd/*/s0")
+    kept = read_offline(folder)
+    assert (kept.facts.run_id, kept.facts.sweep_id) == ("ab12cd34", "sw33p")
+    assert history(kept) == points_of(folder)
+    assert "dev/average" in history(kept)[12]  # which the page has the sweep maximise
+    # As the sweep knows them, beside what a run's own config says.
+    assert (kept.config["optimizer.lr"], kept.config["optimizer"]["lr"]) == (0.002, 0.002)
+    assert (kept.config["objective.kd_weight"], kept.config["objective"]["kd_weight"]) == (0.5, 0.5)
+
+
+def test_a_run_of_a_sweep_goes_on_as_that_run_wherever_it_is_resumed(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        for name, value in AGENT.items():
+            patched.setenv(name, value)
+        stop_after(patched, 7)
+        with pytest.raises(Interrupted):
+            train(configure(*WANDB))
+    wandb.teardown()  # it reads the environment once a process
+    folder = train(configure(*WANDB)).folder
+    kept = read_offline(folder)
+    assert (kept.facts.run_id, kept.facts.sweep_id) == ("ab12cd34", "sw33p")
+    assert history(kept) == points_of(folder)
+
+
+def test_another_id_than_a_resumed_runs_own_is_refused(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        stop_after(patched, 7)
+        with pytest.raises(Interrupted):
+            train(configure(*WANDB))
+    (folder,) = Path(configure().paths.runs).glob("otfkd/*/s0")
+    own = (folder / "wandb" / "id").read_text()
+    monkeypatch.setenv("WANDB_RUN_ID", "another")
+    with pytest.raises(UserError, match=f"^{folder} is the W&B run {own}, and WANDB_RUN_ID=another names another: "):
+        train(configure(*WANDB))
+    assert (folder / "wandb" / "id").read_text() == own
+    monkeypatch.setenv("WANDB_RUN_ID", own)
+    assert train(configure(*WANDB)).status == "finished"
+    assert read_offline(folder).facts.run_id == own
+
+
+def test_an_id_is_of_one_run(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "mine")
+    first = prepare(configure("logger=wandb"))
+    adopt(first, resumed=False)
+    adopt(first, resumed=True)
+    assert _known(first) == ("mine", "")
+    first.folder.provenance_file.write_text('{"config_hash": ""}')
+    other = prepare(configure("logger=wandb", "seed=1"))
+    with pytest.raises(UserError, match=f"^WANDB_RUN_ID=mine is the W&B run of {first.folder} already: unset it"):
+        adopt(other, resumed=False)
+    monkeypatch.setenv("WANDB_RUN_ID", "hers")
+    adopt(other, resumed=False)
+    monkeypatch.setenv("WANDB_RUN_ID", "his")  # of the first attempt nothing was kept
+    adopt(other, resumed=False)
+    assert _known(other).id == "his"
+
+
+def test_a_sweep_without_a_runs_id_is_honoured(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sw33p")
+    folder = train(configure(*WANDB)).folder
+    kept = read_offline(folder)
+    assert (kept.facts.run_id, kept.facts.sweep_id) == tuple((folder / "wandb" / "id").read_text().splitlines())
+    assert kept.facts.sweep_id == "sw33p"
 
 
 def test_an_outage_at_the_start_stops_nothing(
