@@ -99,6 +99,8 @@ def _hydra(
     if parsed.shell_completion:
         _complete(task, config_name, parsed.overrides)
         return
+    if parsed.multirun and (parsed.cfg or parsed.info):
+        raise UserError("--cfg and --info tell of one run, and -m makes several: leave one of them out")
     given, folders = searched(parsed.overrides)
     flags = _without_config_dir([argument for argument in sys.argv[1:] if argument not in parsed.overrides])
     with also_in([*([Path(parsed.config_dir)] if parsed.config_dir else []), *folders]):

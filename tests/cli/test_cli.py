@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 import otfkd.evaluation.scoring
 import otfkd.tables.jobs
 from otfkd.base.errors import Interrupted
+from otfkd.config.logger import LoggerConfig
 from otfkd.config.schema import Config
-from otfkd.config.sections import LoggerConfig
 from otfkd.data.sts import Suite
 from otfkd.runs.folder import RunFolder
 from otfkd.runs.rows import read_rows
@@ -188,11 +189,22 @@ def test_a_dry_run_prints_the_plan_and_nothing_else(otfkd_command: Command, over
     assert "rotate     after 4, 8" in planned.out
 
 
-def test_cfg_job_shows_the_composed_config(otfkd_command: Command, overrides: list[str], tmp_path: Path) -> None:
-    shown = otfkd_command("train", *overrides, "--cfg", "job")
+@pytest.mark.parametrize("flags", [["--cfg", "job"], ["-c", "job", "--resolve"]])
+def test_cfg_job_shows_the_composed_config(
+    flags: list[str], otfkd_command: Command, overrides: list[str], tmp_path: Path
+) -> None:
+    shown = otfkd_command("train", *overrides, *flags, "experiment=otfkd", "seed=7")
     assert shown.code == 0
-    assert "max_steps: 12" in shown.out
+    config = OmegaConf.create(shown.out)
+    assert (config.trainer.max_steps, config.name, config.seed) == (12, "otfkd", 7)
     assert not (tmp_path / "runs").exists()
+    scored = otfkd_command("eval", "-c", "job", "any/model", "evaluation=transfer")
+    assert (scored.code, OmegaConf.create(scored.out).model.path) == (0, "any/model")
+
+
+def test_cfg_job_is_of_one_run(otfkd_command: Command) -> None:
+    told = "--cfg and --info tell of one run, and -m makes several: leave one of them out"
+    assert_refused(otfkd_command("train", "-m", "-c", "job", "seed=1,2"), told)
 
 
 def test_a_finished_run_is_skipped_with_its_scores(otfkd_command: Command, overrides: list[str]) -> None:
