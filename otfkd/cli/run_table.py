@@ -107,7 +107,7 @@ def as_csv(runs: Iterable[Summary]) -> str:
 
 
 def drawn(runs: Sequence[Summary]) -> Group:
-    """The table for a terminal, and below it why runs failed."""
+    """The table for a terminal, and below it why runs failed, or ended before their last step."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("state", "method", "differs"):
         table.add_column(name, overflow="fold")
@@ -121,7 +121,8 @@ def drawn(runs: Sequence[Summary]) -> Group:
         cells = {**text, "step": f"{text['step']}/{text['steps']}"}
         table.add_row(Text(run.state, style), *(Text(cells[column.header]) for column in table.columns[1:]))  # type: ignore[index]
     failed = [Text(f"{run.run} failed: {run.reason}", _STYLES["failed"]) for run in runs if run.state == "failed"]
-    return Group(table, *failed)
+    early = [Text(f"{run.run} {run.reason}") for run in runs if run.state == "finished" and run.reason]
+    return Group(table, *failed, *early)
 
 
 def show(runs: Sequence[Summary]) -> None:

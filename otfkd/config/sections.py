@@ -267,6 +267,7 @@ class TrainerConfig(Node):
     nodes: PositiveInt
     threads: Annotated[int, Field(gt=0, le=1024)] | None  # of each process
     callbacks: Annotated[list[ImportPath], AddedLater()] = []  # the user's own
+    patience: Annotated[PositiveInt | None, AddedLater()] = None  # dev scores without a new best that end a run
 
     @model_validator(mode="after")
     def _once_each(self) -> Self:

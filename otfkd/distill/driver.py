@@ -9,6 +9,7 @@ from torch import nn
 
 from otfkd.base.errors import Interrupted
 from otfkd.distill.checkpoints import Checkpoints
+from otfkd.distill.patience import Patience
 from otfkd.distill.schedule import Plan
 from otfkd.distill.triggers import DevWatch
 from otfkd.runs.folder import RunFolder
@@ -33,6 +34,7 @@ class RunDriver(L.Callback):
         step: optimizer steps done.
         generation: rotations so far.
         dev: what dev scores have said.
+        patience: whether they end the run.
     """
 
     generation = 0
@@ -57,11 +59,24 @@ class RunDriver(L.Callback):
         self.stopping = stopping
         self.step = 0
         self.dev = DevWatch(plan.schedule)
+        self.patience = Patience(plan.patience)
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.step == 0:
             self.run_log.rewind({"metrics": 0, "rotations": 0})
             self.checkpoints.drop_best()
+        if self.patience.spent:  # killed between its last checkpoint and its scores
+            trainer.should_stop = True
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is learnt after this step."""
+        return self.step == self.plan.max_steps or self.patience.spent
+
+    @property
+    def stopped(self) -> tuple[int, int] | None:
+        """After which step of how many dev scores ended the run; None where they did not."""
+        return (self.step, self.plan.max_steps) if self.patience.spent and self.step < self.plan.max_steps else None
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -87,18 +102,22 @@ class RunDriver(L.Callback):
     def _evaluate(self, student: nn.Module) -> None:
         score = self.evaluate(student)
         self.dev.see(score)
+        if self.step > (self.plan.fills or 0):
+            self.patience.see(score)
         extra = {f"extra/{name}": value for name, value in self.extra(student).items()}
         self.run_log.metrics(self.step, {"dev": score, **extra})
         if self.dev.improved:
             self.checkpoints.save_best(student, {"step": self.step, "dev": score, "generation": self.generation})
 
     def _save(self, trainer: L.Trainer) -> None:
-        stop = self.stopping() and self.step < self.plan.max_steps
-        saved = stop or self.step in self.plan.checkpoint
+        stop = self.stopping() and not self.ended
+        saved = stop or self.ended or self.step in self.plan.checkpoint
         if saved:
             trainer.save_checkpoint(self.checkpoints.last)
             self.checkpoints.settle_best()
         self.after_checkpoint(saved=saved)
+        if self.patience.spent:
+            trainer.should_stop = True
         if stop:
             raise Interrupted(f"stopped after step {self.step}; the same command goes on from there")
 
@@ -109,16 +128,19 @@ class RunDriver(L.Callback):
         self.checkpoints.check(checkpoint)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
+        state = {
             "step": self.step,
             "dev": self.dev.state_dict(),
             "best": self.checkpoints.chosen,
             "offsets": self.run_log.offsets(),
         }
+        return state if self.patience.limit is None else {**state, "patience": self.patience.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
         self.dev.load_state_dict(state["dev"])
+        if "patience" in state:
+            self.patience.load_state_dict(state["patience"])
         self.checkpoints.resume_best(state["best"])
         self.run_log.rewind(state["offsets"])
 

@@ -110,9 +110,9 @@ class TeacherRotation(RunDriver):
             self.candidates.shadow.update(student, self.step)
         if self.step in self.plan.cache | self.plan.rotate:
             self._join_writer()
-        if self.step in self.plan.cache:
+        if self.step in self.plan.cache and not self.ended:
             self.candidates.take(student, self.step, self.dev.latest if evaluated else None)
-        if self._due:
+        if self._due and not self.ended:
             self._rotate(trainer, module, batch)
         if self._follows and self.generation == 0:
             self._follow(module)
@@ -187,6 +187,7 @@ class TeacherRotation(RunDriver):
         if again.student == "reinit" or self.step == self.plan.anew:
             module.load_state_dict(dict(self._origin))
             self.candidates.begin_again(student_of(module))
+            self.patience.begin()
         if again.optimizer == "reset" or self.step == self.plan.anew:
             for optimizer in trainer.optimizers:
                 optimizer.state.clear()

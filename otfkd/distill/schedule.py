@@ -26,6 +26,7 @@ class Plan:
         fills: the rotation that fills an empty slot, which nothing can refuse.
         anew: the rotation after which student, optimizer and learning rate begin again, whatever later ones do.
         follows: from this step on the teacher is the student's moving average after every step.
+        patience: so many dev scores in a row without a new best end the run; those of a warm-up do not count.
     """
 
     schedule: Schedule
@@ -38,6 +39,7 @@ class Plan:
     fills: int | None = None
     anew: int | None = None
     follows: int | None = None
+    patience: int | None = None
 
     def decay(self, step: int, installed: int, *, restarts: bool) -> tuple[int, int]:
         """Between which steps the learning rate of the step after `step` decays.
@@ -74,6 +76,7 @@ def make_plan(config: Config) -> Plan:
         checkpoint_every=config.trainer.checkpoint_every,
         fills=config.teacher.warmup_steps if config.teacher.source == "self" else None,
         anew=config.distils and config.teacher.after_warmup == "reinit",
+        patience=config.trainer.patience,
     )
 
 
@@ -85,6 +88,7 @@ def plan_schedule(
     checkpoint_every: int | None = None,
     fills: int | None = None,
     anew: bool = False,
+    patience: int | None = None,
 ) -> Plan:
     """The plan of a schedule.
 
@@ -95,6 +99,7 @@ def plan_schedule(
         checkpoint_every: optimizer steps between checkpoints; there is always one after the last step.
         fills: the step whose snapshot fills a slot that starts empty.
         anew: the student begins again then.
+        patience: so many dev scores in a row without a new best end the run.
 
     Raises:
         UserError: a schedule that never does what it says in so many steps.
@@ -121,6 +126,8 @@ def plan_schedule(
         cache |= rotate
     if _scores_rotations(schedule):
         evaluate |= rotate
+    if patience is not None:
+        _check_patience(patience, evaluate, max_steps, fills or 0)
     return Plan(
         schedule,
         max_steps,
@@ -132,7 +139,18 @@ def plan_schedule(
         fills=fills,
         anew=fills if anew and fills in rotate else None,
         follows=_follows(schedule, max_steps, fills),
+        patience=patience,
     )
+
+
+def _check_patience(patience: int, evaluate: set[int], last: int, warm: int) -> None:
+    """Refuse patience that no run can lose: the first dev score that counts is a new best."""
+    counted = len([step for step in evaluate if warm < step < last])
+    if counted <= patience:
+        raise UserError(
+            f"trainer.patience={patience} ends no run of which {counted} dev scores count before the last step, {last}"
+            f"{f', and after the warm-up of {warm}' if warm else ''}: lower evaluation.every or trainer.patience"
+        )
 
 
 def _due(schedule: Schedule, last: int, evaluated: set[int], fills: int | None) -> set[int]:

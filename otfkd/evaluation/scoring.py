@@ -52,6 +52,7 @@ class Origin:
     fine_tuned: FineTuned | None = None
     skipped: int | None = None
     parts: dict[str, str] | None = None
+    stopped: tuple[int, int] | None = None
 
 
 def dev_score(encoder: Encoder, suite: Suite, config: EvaluationConfig) -> float:

@@ -10,7 +10,7 @@ from otfkd.runs.rows import Cost, DevPoint
 _VIEW = 3  # forward, and a backward pass counted as two (Kaplan et al. 2020, sec. 2.1)
 
 
-def read_cost(folder: RunFolder, config: Config, initial_members: int, sentences: int) -> Cost:
+def read_cost(folder: RunFolder, config: Config, initial_members: int, sentences: int, steps: int) -> Cost:
     """The cost of a finished run.
 
     Args:
@@ -18,6 +18,7 @@ def read_cost(folder: RunFolder, config: Config, initial_members: int, sentences
         config: the run's.
         initial_members: of the teacher that filled its slot at step 0.
         sentences: of the corpus.
+        steps: optimizer steps that it had.
     """
     rotations = folder.read_rotations()
     generations = [record for record in rotations if not isinstance(record, Refused)]
@@ -26,7 +27,7 @@ def read_cost(folder: RunFolder, config: Config, initial_members: int, sentences
     seconds, at_step, peak = clock(folder.read_timings())
     return Cost(
         seconds=seconds,
-        forwards=forwards(config, members, config.trainer.max_steps, sentences),
+        forwards=forwards(config, members, steps, sentences),
         peak_bytes=peak,
         curve=tuple(
             DevPoint(step=step, dev=dev, seconds=at_step[step], forwards=forwards(config, members, step, sentences))

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from otfkd.base.errors import UserError, first_line
 from otfkd.base.files import clear_unfinished, whole_lines, write_text
@@ -39,6 +39,7 @@ class Provenance(BaseModel):
         seed: its seed.
         fingerprints: content hashes of its inputs: `model`, `corpus`, `suite`, `teacher`.
         environment: revision, versions, device, threads.
+        stopped: after which optimizer step of how many `trainer.patience` ended training; None where it did not.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -47,6 +48,7 @@ class Provenance(BaseModel):
     seed: int | None = None
     fingerprints: dict[str, str] = {}
     environment: dict[str, Any] = {}
+    stopped: tuple[int, int] | None = Field(default=None, exclude_if=lambda steps: steps is None)
 
 
 class Timing(BaseModel):
@@ -167,14 +169,9 @@ class RunFolder:
         return self.results_file.is_file()
 
     @property
-    def kept_aside(self) -> bool:
-        """Whether `fresh=true` moved it here."""
-        return _KEPT in self.path.name
-
-    @property
     def state(self) -> State:
         """Where the run stands: `training` while a process holds its lock, `new` while there is nothing to resume."""
-        if self.kept_aside:
+        if _KEPT in self.path.name:
             return "kept aside"
         if self.finished:
             return "finished"
@@ -237,10 +234,15 @@ class RunFolder:
         """Write what is known of a run before its first step."""
         write_text(self.config_file, OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json"))))
         write_text(self.plan_file, plan + "\n")
+        self._write(provenance)
+
+    def _write(self, provenance: Provenance) -> None:
         write_text(self.provenance_file, json.dumps(provenance.model_dump(), indent=2) + "\n")
 
     def finish(self, rows: list[Row]) -> None:
-        """Write a run's scores: with them there, it is finished."""
+        """Write a run's scores, and that it was stopped early: with its scores there, it is finished."""
+        if rows[0].stopped is not None and (origin := self.read_provenance()) is not None:
+            self._write(origin.model_copy(update={"stopped": rows[0].stopped}))
         write_rows(self.results_file, rows)
 
     # Reading.

@@ -102,6 +102,7 @@ class Row(BaseModel):
         cost: of training; None for a model that was not trained here.
         fine_tuned: from what; None for a model that was not fine-tuned.
         skipped: optimizer steps that were left out, having no finite loss; None for a model that was not trained here.
+        stopped: after which optimizer step of how many `trainer.patience` ended training; None where it did not.
         extra: what evaluators of the user's own say of the model; None without any.
         parts: the user's own parts in the run, as a command names them, with the sha256 of their sources; None without
             any.
@@ -131,6 +132,7 @@ class Row(BaseModel):
     cost: Cost | None = None
     fine_tuned: FineTuned | None = None
     skipped: int | None = None
+    stopped: tuple[int, int] | None = Field(default=None, exclude_if=lambda steps: steps is None)
     extra: dict[str, float] | None = Field(default=None, exclude_if=lambda said: said is None)
     parts: dict[str, str] | None = Field(default=None, exclude_if=lambda named: named is None)
     environment: dict[str, Any]

@@ -29,7 +29,7 @@ class Summary:
     Attributes:
         run: its folder.
         state: where it stands.
-        reason: why it failed.
+        reason: why it failed, or ended before its last step.
         method: its experiment.
         differs: the settings that are not the experiment's defaults, by dotted key.
         settings: all that its config says, by dotted key.
@@ -82,7 +82,7 @@ def read_summary(run: RunFolder) -> Summary:
     step, dev, best = _known(lambda: _course(run.metrics_file), unread)
     minutes, date = _known(lambda: _times(run), unread[:2])
     return Summary(
-        run=run, state=state, reason=_known(lambda: _reason(run), UNKNOWN) if state == "failed" else None,
+        run=run, state=state, reason=_known(lambda: _reason(run, state), UNKNOWN),
         method=config.name or UNKNOWN, differs=UNKNOWN if differing is None else differing,
         settings=flat(config.model_dump(mode="json")), seed=UNKNOWN if config.seed is None else config.seed,
         step=step, steps=UNKNOWN if config.trainer is None else config.trainer.max_steps,
@@ -97,9 +97,20 @@ def _known(read: Callable[[], T], unknown: U) -> T | U:
         return unknown
 
 
-def _reason(run: RunFolder) -> str | None:
-    # Between the look at the state and this one the run may have been tried again.
-    return Failure.read(run.failure_file).reason if run.failure_file.is_file() else None
+def _reason(run: RunFolder, state: State) -> str | None:
+    match state:
+        case "failed":
+            # Between the look at the state and this one the run may have been tried again.
+            return Failure.read(run.failure_file).reason if run.failure_file.is_file() else None
+        case "finished":
+            origin = run.read_provenance()
+            return None if origin is None or origin.stopped is None else stopped_early(*origin.stopped)
+    return None
+
+
+def stopped_early(step: int, steps: int) -> str:
+    """What is said of a run that dev scores ended."""
+    return f"stopped early at step {step} of {steps} (trainer.patience)"
 
 
 def _course(metrics: Path) -> tuple[int, Score, Score]:

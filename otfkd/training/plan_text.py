@@ -28,6 +28,7 @@ def describe(run: Run, models: Models) -> str:
         ("evaluate", f"{config.evaluation.select or run.suite.dev.name} after {_steps(plan.evaluate)}"),
         ("cache", f"after {_steps(plan.cache)}"),
         ("rotate", _rotation_line(plan, config.schedule)),
+        *_patience_lines(plan),
         ("checkpoint", f"after {_steps(plan.checkpoint)}"),
         ("test", ", ".join([_test_line(run.suite), *(f"then evaluation={name}" for name in config.evaluation.also)])),
         *_parts_lines(run),
@@ -35,6 +36,14 @@ def describe(run: Run, models: Models) -> str:
         ("disk", f"about {_bytes(_disk(run, student))}"),
     ]
     return "\n".join(f"{name:<11}{value}" for name, value in rows)
+
+
+def _patience_lines(plan: Plan) -> list[tuple[str, str]]:
+    """When dev scores end the run."""
+    if plan.patience is None:
+        return []
+    counted = f"dev scores after step {plan.fills}" if plan.fills else "dev scores"
+    return [("stop early", f"after {plan.patience} {counted} without a new best")]
 
 
 def planned(run: Run, models: Models) -> TrainResult:

@@ -129,15 +129,17 @@ def _train(run: Run, models: Models, plan: str, watch: PointReceiver | None) -> 
             with explain_divergence(driver):
                 resumed = run.folder.last_checkpoint if done else None
                 trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
-        if driver.step < run.plan.max_steps:  # Lightning takes any StopIteration for the end of the data
+        if not driver.ended:  # Lightning takes any StopIteration for the end of the data
             raise RuntimeError(f"training ended by itself after step {driver.step} of {run.plan.max_steps}")
+        if driver.stopped:
+            log.info("stopped early after step %d of %d (trainer.patience=%d)", *driver.stopped, run.plan.patience)
         if module.skipped:
             log.warning("%d optimizer steps were left out", module.skipped)
         tasks = ", ".join(task.name for task in (run.suite.dev, *run.suite.test))
         with explain_divergence(driver), waiting(f"scoring on {tasks}"):
             rows = broadcast(lambda: _test(run, models.student, driver, module.skipped, parts.evaluators))
         if mirror is not None:
-            mirror.log(config.trainer.max_steps, final_scores(rows))
+            mirror.log(driver.step, final_scores(rows))
     return rows
 
 
@@ -237,13 +239,13 @@ def _test(
     run: Run, student: Encoder, driver: RunDriver, skipped: int, evaluators: Sequence[Evaluator] = ()
 ) -> list[Row]:
     """Score the exported, selected model on dev and test, and the last step's beside it: the run is then finished."""
-    config, steps, checkpoints = run.config, run.plan.max_steps, driver.checkpoints
-    cost = read_cost(run.folder, config, len(run.teachers), run.size)
+    config, steps, checkpoints = run.config, driver.step, driver.checkpoints
+    cost = read_cost(run.folder, config, len(run.teachers), run.size, steps)
 
     def score(encoder: Encoder, checkpoint: Literal["selected", "last"], step: int, generation: int) -> list[Row]:
         origin = Origin(
             config.name, checkpoint, config.seed, step, generation, run.hash, run.fingerprints.get("teacher"),
-            run.fingerprints["corpus"], cost, run.fine_tuned, skipped, run.own_parts or None,
+            run.fingerprints["corpus"], cost, run.fine_tuned, skipped, run.own_parts or None, driver.stopped,
         )  # fmt: skip
         return score_rows(encoder.to(run.device), run.suite, config.evaluation, origin, evaluators)
 

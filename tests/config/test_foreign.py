@@ -55,6 +55,7 @@ def test_an_answer_names_keys_and_choices_that_there_are(setting: Setting) -> No
         ("trainer.strategy=ddp", "unknown key 'trainer.strategy': take trainer=ddp trainer.devices=N"),
         ("trainer.profiler=simple", "unknown key 'trainer.profiler': leave it out (timings.jsonl has the time of each "
                                     "step)"),
+        ("early_stopping_patience=3", "unknown key 'early_stopping_patience': take trainer.patience=N (in dev scores)"),
         ("callbacks=[]", "unknown key 'callbacks': the nearest valid key is 'trainer.callbacks'"),
         ("trainer.devices=auto", "trainer.devices=auto is not valid: take trainer.devices=N (the number of processes "
                                  "is part of what a run repeats)"),

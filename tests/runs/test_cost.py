@@ -87,7 +87,7 @@ def test_the_files_of_a_run_by_hand(configure: Configure, tmp_path: Path) -> Non
             {"event": "stop", "seconds": 30.0, "step": 12, "peak_bytes": 500},
         ],
     )
-    cost = read_cost(RunFolder(folder), configure("experiment=otfkd_pool", "schedule.every=4"), 0, 60)
+    cost = read_cost(RunFolder(folder), configure("experiment=otfkd_pool", "schedule.every=4"), 0, 60, 12)
     assert cost.seconds == 50.0
     assert cost.forwards == 6 * 12 + 4 * 1 + 4 * 2
     assert cost.peak_bytes == 700
@@ -104,7 +104,7 @@ def test_a_moving_average_is_one_member(configure: Configure, tmp_path: Path) ->
         rotations=[{"event": "follows", "step": 3, "generation": 1}],
         timings=[{"event": "start", "seconds": 0.0, "step": 0}, {"event": "stop", "seconds": 5.0, "step": 12}],
     )
-    cost = read_cost(RunFolder(folder), configure("experiment=mean_teacher"), 0, 60)
+    cost = read_cost(RunFolder(folder), configure("experiment=mean_teacher"), 0, 60, 12)
     assert (cost.forwards, cost.rotations, cost.peak_bytes) == (6 * 12 + 9, ((3, None),), None)
 
 
@@ -118,7 +118,7 @@ def test_what_a_killed_session_did_counts_until_its_last_word(configure: Configu
             {"event": "stop", "seconds": 40.0, "step": 12},
         ],
     )
-    assert read_cost(RunFolder(folder), configure(), 0, 60).seconds == 49.0
+    assert read_cost(RunFolder(folder), configure(), 0, 60, 12).seconds == 49.0
 
 
 class Clock:
@@ -148,14 +148,14 @@ def test_a_killed_attempt_costs_the_time_until_its_last_step(
         clock.now += pace
         run.alive(step)
         spent = clock.now - opened
-        counted = read_cost(RunFolder(tmp_path), config, 0, 60).seconds
+        counted = read_cost(RunFolder(tmp_path), config, 0, 60, 12).seconds
         assert spent - max(1.0, 0.01 * spent) <= counted <= spent
     clock.now += 10_000  # dead
     again = RunLog(RunFolder(tmp_path))
     again.timing("start", step=0)
     clock.now += 7.0
     again.timing("stop", step=12)
-    assert read_cost(RunFolder(tmp_path), config, 0, 60).seconds == counted + 7.0
+    assert read_cost(RunFolder(tmp_path), config, 0, 60, 12).seconds == counted + 7.0
     if pace < 1:
         assert len(RunFolder(tmp_path).read_timings()) < 60
 

@@ -60,7 +60,7 @@ ALWAYS = {
     "schedule.trigger", "optimizer.lr", "optimizer.decay", "optimizer.weight_decay", "optimizer.clip_norm",
     "precision.compute", "precision.tf32", "precision.deterministic", "trainer.max_steps", "trainer.accumulate",
     "trainer.accelerator", "trainer.checkpoint_every", "trainer.on_nonfinite", "trainer.chunk", "trainer.devices",
-    "trainer.nodes", "trainer.threads", "trainer.callbacks", "evaluation.suite", "evaluation.every",
+    "trainer.nodes", "trainer.threads", "trainer.callbacks", "trainer.patience", "evaluation.suite", "evaluation.every",
     "evaluation.dev_compute", "evaluation.batch_size", "evaluation.max_length", "evaluation.extra", "evaluation.also",
     "logger.name", "logger.every", "paths.data_root", "paths.runs", "paths.cache",
 }  # fmt: skip

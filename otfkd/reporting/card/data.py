@@ -3,6 +3,7 @@
 from otfkd.config.sections import DataConfig, ObjectiveConfig
 from otfkd.data.labelled import LEARNS_FROM, in_words
 from otfkd.reporting.card.history import UNKNOWN, History
+from otfkd.runs.summary import stopped_early
 
 
 def data(history: History) -> str:
@@ -10,6 +11,8 @@ def data(history: History) -> str:
     sha256 = history.provenance.fingerprints.get("corpus", UNKNOWN)
     lines = [f"{_what(history)}; sha256 `{sha256}`. {_labels(history)}", _planned(history)]
     row = history.selected
+    if row is not None and row.stopped:
+        lines.append(f"Training {stopped_early(*row.stopped)}: dev scores had no new best any more.")
     if row is not None and row.skipped:
         lines.append(f"Optimizer steps left out, having no finite loss: {row.skipped}.")
     return "\n".join(lines)
