@@ -24,7 +24,13 @@ def page() -> str:
         own = [key for key in of_training if key.name.startswith(f"{section}.")]
         if own:
             parts += [f"## {section}\n", *([_list(section)] if section in groups() else []), _table(own)]
-    parts += ["## Whole presets\n", "Each sets keys of all sections.\n", _list("experiment"), _list("profile")]
+    parts += [
+        "## Whole presets\n",
+        "Each sets keys of all sections.\n",
+        _list("experiment"),
+        _list("profile"),
+        _list("debug"),
+    ]
     only = [key for key in keys(EvaluateConfig) if key.name not in {known.name for known in of_training}]
     return "\n".join([*parts, "## Of otfkd-eval alone\n", _table(only)])
 

@@ -30,7 +30,7 @@ def task(composed: DictConfig) -> float | None:
         return None
     from otfkd.tables.terminal import scores
 
-    if result.status == "planned":
+    if result.status in ("planned", "tried"):
         sys.stdout.write(result.plan + "\n")
         return None
     sys.stdout.write(f"{scores([*result.rows, *result.also])}\n{result.status}: {result.folder}\n")
@@ -46,7 +46,7 @@ def show_sweep(jobs: Sequence[DictConfig]) -> None:
     for composed in jobs if is_first() else ():
         with contextlib.suppress(UserError):  # the last line of the sweep says why
             config = Config.from_hydra(composed)
-            found.append(None if config.dry_run else find_run(config))
+            found.append(None if config.dry_run or config.trainer.fast_dev_run else find_run(config))
     runs = [read_summary(run) for run in dict.fromkeys(found) if run is not None]
     if runs:
         show(runs)
@@ -57,7 +57,8 @@ def _result(config: Config) -> "TrainResult | None":
     from otfkd.training.run import prepare
 
     alone = config.processes == 1 and torchrun_processes() is None and slurm_tasks() <= 1
-    found = prepare(config) if alone else None
+    trial = config.trainer.fast_dev_run and not config.dry_run
+    found = prepare(config) if alone and not trial else None
     if found is not None and (skipped := found.skipped()) is not None:
         return skipped
     if found is not None and config.dry_run:

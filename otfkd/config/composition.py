@@ -24,7 +24,7 @@ OPEN_GROUPS = ("model", "teacher")
 # Groups of which a list may be given: the choice that it is given to, and the key.
 _LISTED = {"teacher": ("custom", "path"), "logger": ("none", "name")}
 # Groups of which several choices may be given at once: each sets keys of all sections.
-_STACKED = ("experiment", "profile")
+_STACKED = ("experiment", "profile", "debug")
 
 Composed = TypeVar("Composed", bound=Root)
 
@@ -106,7 +106,7 @@ def _plain(value: Any) -> Any:
 
 def _chosen(group: str, value: object, text: str) -> list[str]:
     """The overrides that an override of a group stands for."""
-    if value is None and group != "profile":
+    if value is None and group not in ("profile", "debug"):
         raise UserError(f"{group} needs a choice: take one of {', '.join(options(group))}")
     if isinstance(value, list) and group in _LISTED:
         choice, key = _LISTED[group]

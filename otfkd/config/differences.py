@@ -19,7 +19,7 @@ UNKNOWN: Final = "unknown"
 
 # Which run it is, or where and how it ran.
 _NOT_METHOD = re.compile(
-    r"name|seed|dry_run|fresh|resume|(paths|logger)\..*|trainer\.(on_nonfinite|devices|nodes|threads)"
+    r"name|seed|dry_run|fresh|resume|(paths|logger)\..*|trainer\.(on_nonfinite|fast_dev_run|devices|nodes|threads)"
 )
 _ANOTHER_KEY = re.compile(r"\$\{([\w.]+)\}")
 

@@ -17,7 +17,7 @@ OWN = "OTFKD_CONFIG"
 # What the choices of a group begin with: all its keys in one place, and no choice itself.
 _BASE = "base"
 # Groups whose files set keys of all sections.
-_GLOBAL = ("experiment", "profile")
+_GLOBAL = ("experiment", "profile", "debug")
 
 
 @functools.cache

@@ -28,6 +28,7 @@ _MACHINE_SUBKEYS = (
     ("model", "path"),
     ("teacher", "path"),
     ("trainer", "on_nonfinite"),  # stopped by one loss, a run may be told to go on without it
+    ("trainer", "fast_dev_run"),
     ("trainer", "devices"),
     ("trainer", "nodes"),
     ("trainer", "threads"),

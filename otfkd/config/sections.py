@@ -267,6 +267,8 @@ class TrainerConfig(Node):
     nodes: PositiveInt
     threads: Annotated[int, Field(gt=0, le=1024)] | None  # of each process
     callbacks: Annotated[list[ImportPath], AddedLater()] = []  # the user's own
+    overfit_batches: Annotated[PositiveInt | None, AddedLater()] = None  # the run has so many, over and over
+    fast_dev_run: bool = False  # do each thing once, and keep nothing
     patience: Annotated[PositiveInt | None, AddedLater()] = None  # dev scores without a new best that end a run
 
     @model_validator(mode="after")

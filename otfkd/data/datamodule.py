@@ -76,6 +76,7 @@ class CorpusData(L.LightningDataModule):
         teachers: as members of the initial teacher read it, or have embedded it, where that differs.
         batch_size: sentences a micro-batch.
         seed: of the order.
+        only: so many batches come, over and over; None: all.
         total_batches: micro-batches of the whole run.
         start: the first micro-batch to feed, on a resume.
         share: the rows of every micro-batch to feed, where several processes share it.
@@ -89,11 +90,12 @@ class CorpusData(L.LightningDataModule):
         batch_size: int,
         seed: int,
         total_batches: int,
+        only: int | None = None,
         start: int = 0,
         share: slice = slice(None),
     ):
         super().__init__()
-        order = Order(len(student.tokens), batch_size, seed)
+        order = Order(len(student.tokens), batch_size, seed, only)
         self.batches = OrderedBatches(order, student, teachers, total_batches, share)
         self.start = start
 
@@ -137,15 +139,25 @@ class LabelledData(L.LightningDataModule):
         examples: the labels.
         batch_size: examples a micro-batch.
         seed: of the order.
+        only: so many batches come, over and over; None: all.
         total_batches: micro-batches of the whole run.
         start: the first micro-batch to feed, on a resume.
     """
 
     def __init__(
-        self, source: Source, examples: Examples, *, batch_size: int, seed: int, total_batches: int, start: int = 0
+        self,
+        source: Source,
+        examples: Examples,
+        *,
+        batch_size: int,
+        seed: int,
+        total_batches: int,
+        only: int | None = None,
+        start: int = 0,
     ):
         super().__init__()
-        self.batches = LabelledBatches(Order(len(examples), batch_size, seed), source, examples, total_batches)
+        order = Order(len(examples), batch_size, seed, only)
+        self.batches = LabelledBatches(order, source, examples, total_batches)
         self.start = start
 
     def train_dataloader(self) -> DataLoader[LabelledBatch]:

@@ -56,11 +56,13 @@ class Order:
         sentences: the corpus' size.
         batch_size: sentences a batch, at most `sentences`.
         seed: the run's seed.
+        only: so many batches come, over and over; None: all of every pass.
     """
 
     sentences: int
     batch_size: int
     seed: int
+    only: int | None = None
 
     def __post_init__(self) -> None:
         if self.sentences < self.batch_size:
@@ -72,6 +74,8 @@ class Order:
 
     def batch(self, number: int) -> NDArray[np.int64]:
         """Sentence indices of the run's batch `number`, counted from 0 over all passes; shape (batch_size,)."""
+        if self.only is not None:
+            number %= self.only
         corpus_pass, place = divmod(number, self.batches_per_pass)
         positions = np.arange(place * self.batch_size, (place + 1) * self.batch_size)
         return permute(positions, self.sentences, key=(self.seed << 32) + corpus_pass)

@@ -25,6 +25,8 @@ log = logging.getLogger("otfkd")
 _LATER = "filled-in-by-another-row"  # a path that is known once that row's run has its folder
 # What a table decides, or has a flag of its own.
 _OWN_KEYS = ("experiment", "profile", "seed", "dry_run", "fresh")
+# What makes no run that a table could show.
+_TRIALS = ("debug", "trainer.fast_dev_run", "trainer.overfit_batches")
 
 # The folders of finished jobs.
 Folders = Mapping[Key, Path]
@@ -95,6 +97,8 @@ def table_jobs(tables: Mapping[str, TableSpec], profile: str, overrides: Sequenc
         key = key_of(override)
         if key in _OWN_KEYS:
             raise UserError(f"{key} is not given by hand, since a table has its own: leave {override} out")
+        if key in _TRIALS:
+            raise UserError(f"{override} makes no run that a table shows: leave it out")
         if key.startswith(("hydra.", "hydra/")):
             raise UserError(f"{override} starts no job of a table: add it to the sweeps that --print-commands prints")
     jobs = [job for name, spec in tables.items() for job in _plan_table(name, spec, profile, overrides)]

@@ -32,6 +32,7 @@ def labelled_data(run: Run, examples: Examples, student: Encoder, done: int) -> 
         batch_size=config.data.batch_size,
         seed=config.seed,
         total_batches=config.total_batches,
+        only=config.trainer.overfit_batches,
         start=done * config.trainer.accumulate,
     )
 
@@ -45,6 +46,7 @@ def corpus_data(run: Run, corpus: Corpus, student: Encoder, teachers: Sequence[T
         batch_size=config.data.batch_size,
         seed=config.seed,
         total_batches=config.total_batches,
+        only=config.trainer.overfit_batches,
         start=done * config.trainer.accumulate,
         share=own_rows(config.data.batch_size),
     )

@@ -13,14 +13,14 @@ class TrainResult:
 
     Attributes:
         folder: the run's folder.
-        status: `planned` after a dry run, `skipped` when it was finished before.
-        plan: the plan in words.
-        rows: its results; empty after a dry run.
+        status: `planned` after a dry run, `tried` after a trial, `skipped` when it was finished before.
+        plan: the plan in words; after a trial, what was done.
+        rows: its results; empty after a dry run or a trial.
         also: its scores on further suites, in the order of `evaluation.also`.
     """
 
     folder: Path
-    status: Literal["planned", "skipped", "finished"]
+    status: Literal["planned", "tried", "skipped", "finished"]
     plan: str
     rows: list[Row]
     also: list[Row] = field(default_factory=list)

@@ -47,6 +47,7 @@ from otfkd.training.progress import StepReport
 from otfkd.training.result import TrainResult as TrainResult
 from otfkd.training.run import Models, Run, prepare
 from otfkd.training.trainer import make_trainer, process_settings
+from otfkd.training.trial import small_run, told
 from otfkd.training.untrained import check_saved
 from otfkd.training.wandb_run import adopt
 
@@ -82,10 +83,18 @@ def train(config: Config, found: Run | None = None, watch: PointReceiver | None 
         return launch(train, config)
     with process_settings(config), first_process_speaks(), refusals_as_user_errors(), exits_as_errors():
         try:
+            if config.trainer.fast_dev_run and not config.dry_run:
+                return _try(config, watch)
             return _plan_and_train(config, found, watch)
         finally:
             # Trainer, loops and module hold each other, so their memory would be the next job's only some time later.
             release_memory()
+
+
+def _try(config: Config, watch: PointReceiver | None) -> TrainResult:
+    with small_run(config) as run:
+        _plan_and_train(run.config, run, watch)
+        return TrainResult(run.folder.path, "tried", broadcast(lambda: told(run)), [])
 
 
 def _plan_and_train(config: Config, found: Run | None, watch: PointReceiver | None) -> TrainResult:

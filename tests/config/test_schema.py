@@ -20,12 +20,13 @@ from otfkd.config.sections import Schedule, TeacherConfig
 from tests.support.config_keys import LEAVES
 
 EXPERIMENTS = options("experiment")
+GLOBAL = ("experiment", "profile", "debug")  # groups whose choices set keys of all sections
 PROFILES = ["null", *options("profile")]
 # They say where or how to run, not what.
 MACHINE = {
     "seed", "dry_run", "fresh", "resume", "paths.data_root", "paths.runs", "paths.cache", "logger.name",
     "logger.every", "logger.project", "logger.offline", "logger.tags", "trainer.on_nonfinite", "trainer.threads",
-    "trainer.devices",
+    "trainer.devices", "trainer.fast_dev_run",
     "trainer.nodes", "data.path", "data.column", "data.subset", "data.split", "evaluation.path", "evaluation.dev",
     "evaluation.test", "evaluation.queries", "evaluation.corpus", "evaluation.qrels", "evaluation.also",
     "evaluation.tasks", "model.path", "teacher.path",
@@ -66,7 +67,9 @@ def test_every_experiment_composes_at_every_profile(experiment: str, profile: st
     assert config.teacher.path == ("some/model" if distils else None)
 
 
-@pytest.mark.parametrize("group", [group for group in groups() if group not in ("experiment", "profile", "hydra")])
+@pytest.mark.parametrize(
+    "group", [group for group in groups() if group not in ("experiment", "profile", "debug", "hydra")]
+)
 def test_every_choice_of_every_group_composes(group: str) -> None:
     needed = {
         "model": ["model.path=x"],
@@ -367,6 +370,7 @@ def test_a_key_that_came_later_leaves_other_runs_their_names(default: Config) ->
         "data.grade_scale",
         "data.unique",
         "trainer.callbacks",
+        "trainer.overfit_batches",
         "trainer.patience",
         "evaluation.extra",
         "evaluation.select",
@@ -374,7 +378,8 @@ def test_a_key_that_came_later_leaves_other_runs_their_names(default: Config) ->
     assert hashed(default) == "7e14559728"
     stored = default.model_dump()
     del stored["teacher"]["precomputed"], stored["evaluation"]["extra"]
-    del stored["trainer"]["callbacks"], stored["trainer"]["patience"]
+    for name in ("callbacks", "overfit_batches", "fast_dev_run", "patience"):
+        del stored["trainer"][name]
     for name in ("grade_scale", "column", "subset", "split", "unique"):
         del stored["data"][name]
     assert Config.model_validate(stored) == default

@@ -38,7 +38,7 @@ __all__ = ["small"]
 MACHINE = {
     "name", "seed", "dry_run", "fresh", "resume", "paths.data_root", "paths.runs", "paths.cache", "logger.name",
     "logger.every", "logger.project", "logger.offline", "logger.tags", "trainer.on_nonfinite", "trainer.threads",
-    "trainer.devices", "trainer.nodes",
+    "trainer.devices", "trainer.nodes", "trainer.fast_dev_run",
 }  # fmt: skip
 # In the hash by their contents.
 PATHS = {
@@ -60,7 +60,8 @@ ALWAYS = {
     "schedule.trigger", "optimizer.lr", "optimizer.decay", "optimizer.weight_decay", "optimizer.clip_norm",
     "precision.compute", "precision.tf32", "precision.deterministic", "trainer.max_steps", "trainer.accumulate",
     "trainer.accelerator", "trainer.checkpoint_every", "trainer.on_nonfinite", "trainer.chunk", "trainer.devices",
-    "trainer.nodes", "trainer.threads", "trainer.callbacks", "trainer.patience", "evaluation.suite", "evaluation.every",
+    "trainer.nodes", "trainer.threads", "trainer.callbacks", "trainer.patience", "trainer.overfit_batches",
+    "trainer.fast_dev_run", "evaluation.suite", "evaluation.every",
     "evaluation.dev_compute", "evaluation.batch_size", "evaluation.max_length", "evaluation.extra", "evaluation.also",
     "logger.name", "logger.every", "paths.data_root", "paths.runs", "paths.cache",
 }  # fmt: skip

@@ -92,4 +92,6 @@ def _planned(history: History) -> str:
         (UNKNOWN, UNKNOWN) if config.trainer is None else (config.trainer.max_steps, config.trainer.accumulate)
     )
     size, length = (UNKNOWN, UNKNOWN) if config.data is None else (config.data.batch_size, config.data.max_length)
-    return f"Planned: {steps} optimizer steps of {parts} x {size} {unit}, cut at {length} tokens."
+    only = None if config.trainer is None else config.trainer.overfit_batches
+    told = f" The same {only} batches of them came over and over." if only else ""
+    return f"Planned: {steps} optimizer steps of {parts} x {size} {unit}, cut at {length} tokens.{told}"
