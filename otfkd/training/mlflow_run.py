@@ -63,4 +63,4 @@ def _unchanged_process() -> Iterator[None]:
             warnings.filterwarnings("ignore", module="mlflow")  # of how it uses SQLAlchemy
             yield
     finally:
-        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
+        mlflow.set_tracking_uri(before)

@@ -35,7 +35,7 @@ def refusal(*given: str, scoring: bool = False) -> str:
          "schedule.ema={decay:0.5} is not read with schedule.source=current: leave it out, or take "
           "schedule.source=ema"),
         (["logger.project=mine"],
-         "logger.project=mine is not read with logger=none: leave it out, or take logger=wandb"),
+         "logger.project=mine is not read with logger=none: leave it out, or take logger=wandb or mlflow"),
         (["evaluation.protocol=fast"], "evaluation.protocol=fast is read by otfkd-eval alone: leave it out"),
     ],
 )  # fmt: skip

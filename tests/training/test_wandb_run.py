@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import wandb
-import yaml
+import yaml  # type: ignore[import-untyped]
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from wandb.sdk.lib.config_util import save_config_file_from_dict
 
