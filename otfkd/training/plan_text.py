@@ -64,7 +64,7 @@ def _data_lines(run: Run, student: Encoder) -> list[tuple[str, str]]:
     unit = "examples" if isinstance(data, Examples) else "sentences"
     batches = f"{run.plan.max_steps} optimizer steps of {config.trainer.accumulate} x {config.data.batch_size} {unit}"
     if config.trainer.overfit_batches:
-        batches += f", the same {config.trainer.overfit_batches} batches of them over and over"
+        batches += f", the same {config.trainer.overfit_batches * config.data.batch_size} over and over"
     if isinstance(data, Corpus):
         lines = [
             ("corpus", f"{data.name}, {run.size:,} sentences, read {run.passes:.2f} times"),

@@ -13,6 +13,8 @@ from otfkd.base.errors import UserError
 from otfkd.config.identity import config_hash
 from otfkd.config.schema import Config
 from otfkd.data.order import Order
+from otfkd.reporting.card.data import data
+from otfkd.reporting.card.history import read_history
 from otfkd.tables.definition import load_table
 from otfkd.tables.jobs import table_jobs
 from otfkd.training.train import train
@@ -127,5 +129,7 @@ def test_one_batch_of_examples_is_learnt(configure: Configure, still: Path, tmp_
     given = ("experiment=finetune_stsb", "data=labelled", f"data.path={pairs}", "objective=cosine_regression")
     folder = train(configure(*given, "debug=overfit", f"model={still}", "trainer.max_steps=20")).folder
     found = [line["loss"] for line in json_lines(folder / "metrics.jsonl") if "loss" in line]
+    history = read_history(folder / "model")
+    assert history is not None and data(history).endswith("The same 4 came over and over.")
     assert np.mean(found[-5:]) < 0.5 * np.mean(found[:3])
-    assert "the same 1 batches of them over and over" in (folder / "plan.txt").read_text()
+    assert "20 optimizer steps of 1 x 4 examples, the same 4 over and over" in (folder / "plan.txt").read_text()

@@ -92,6 +92,6 @@ def _planned(history: History) -> str:
         (UNKNOWN, UNKNOWN) if config.trainer is None else (config.trainer.max_steps, config.trainer.accumulate)
     )
     size, length = (UNKNOWN, UNKNOWN) if config.data is None else (config.data.batch_size, config.data.max_length)
-    only = None if config.trainer is None else config.trainer.overfit_batches
-    told = f" The same {only} batches of them came over and over." if only else ""
+    only = config.trainer.overfit_batches if config.trainer is not None else None
+    told = f" The same {only * size} came over and over." if only and isinstance(size, int) else ""
     return f"Planned: {steps} optimizer steps of {parts} x {size} {unit}, cut at {length} tokens.{told}"
