@@ -130,8 +130,8 @@ def _train(run: Run, models: Models, plan: str, watch: PointReceiver | None) -> 
     mirror = make_mirror(run, resumed=done > 0) if rank() == 0 else None
     with mirror or contextlib.nullcontext():
         with stop_flag() as stopping:
-            told = Several([one for one in (mirror, watch) if one is not None])
-            driver = _driver(run, told, lambda: any_process(stopping()), parts.evaluators)
+            receiver = Several([one for one in (mirror, watch) if one is not None])
+            driver = _driver(run, receiver, lambda: any_process(stopping()), parts.evaluators)
             report = StepReport(driver, config.logger.every, config.trainer.max_steps)
             # The user's come before the driver, whose checkpoint of a step so has what they made of it.
             trainer = make_trainer(config, [report, *parts.callbacks, driver])
