@@ -4,7 +4,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from transformers import MODEL_MAPPING, AutoConfig
+from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING, AutoConfig, AutoModel, AutoModelForTextEncoding
 
 from otfkd.base.errors import UserError, first_line
 
@@ -39,8 +39,7 @@ def load_config(folder: Path) -> Any:
 
 
 def _check_architecture(config: Any, folder: Path) -> None:
-    model = MODEL_MAPPING.get(type(config), None)
-    if inspect.isclass(model) and "decoder_input_ids" in inspect.signature(model.forward).parameters:
+    if _has_decoder_too(config) and type(config) not in MODEL_FOR_TEXT_ENCODING_MAPPING:
         # Without a second text the decoder reads the first one over again: its states are nobody's embeddings.
         raise refused(config, folder, "an encoder with a decoder, of which otfkd would read the decoder")
     try:
@@ -53,6 +52,16 @@ def _check_architecture(config: Any, folder: Path) -> None:
         raise UserError(
             f"{folder}/config.json asks for {config.num_hidden_layers} layers: give a model with at least one"
         )
+
+
+def loader(config: Any) -> Any:
+    """What loads a model: of an encoder with a decoder the encoder alone, as of T5."""
+    return AutoModelForTextEncoding if _has_decoder_too(config) else AutoModel
+
+
+def _has_decoder_too(config: Any) -> bool:
+    model = MODEL_MAPPING.get(type(config), None)
+    return inspect.isclass(model) and "decoder_input_ids" in inspect.signature(model.forward).parameters
 
 
 def refused(config: Any, folder: Path, why: str) -> UserError:

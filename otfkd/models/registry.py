@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from otfkd.base.errors import UserError, first_line
 from otfkd.config.sections import Pooler
-from otfkd.models.architecture import cut_layers, load_config, refused
+from otfkd.models.architecture import cut_layers, load_config, loader, refused
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.found import check_whole
 from otfkd.models.found import find_model as find_model
@@ -61,7 +61,7 @@ def load_encoder(
         raise UserError(f"the pooler top2_mean needs two layers: take {section}.pooler=mean or raise {section}.layers")
     try:
         with quiet():
-            backbone, report = AutoModel.from_pretrained(
+            backbone, report = loader(config).from_pretrained(
                 inner, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True,
                 output_loading_info=True, trust_remote_code=False,
             )  # fmt: skip

@@ -19,12 +19,14 @@ from transformers import (
     FNetConfig,
     IBertConfig,
     MambaConfig,
+    MT5Config,
     NystromformerConfig,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
     SqueezeBertConfig,
     T5Config,
+    UMT5Config,
     ViTConfig,
     XLMRobertaConfig,
     XLNetConfig,
@@ -60,7 +62,7 @@ def make(folder: Path, kind: type[PreTrainedConfig], **settings: Any) -> Path:
     return folder
 
 
-_OWN_SHAPES = ("T5Config", "BartConfig", "BloomConfig", "XLNetConfig", "MambaConfig")
+_OWN_SHAPES = ("T5Config", "MT5Config", "UMT5Config", "BartConfig", "BloomConfig", "XLNetConfig", "MambaConfig")
 
 
 def edit(folder: Path, **changes: Any) -> None:
@@ -138,6 +140,7 @@ def test_positions_that_transformers_has_given_up_are_refused(tmp_path: Path, ki
         load_encoder(folder, "mean")
 
 
+T5 = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
 TAKEN: list[tuple[Any, dict[str, Any]]] = [
     (BloomConfig, {"hidden_size": 32, "n_layer": 2, "n_head": 2}),
     (MambaConfig, {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}),
@@ -145,6 +148,7 @@ TAKEN: list[tuple[Any, dict[str, Any]]] = [
     (IBertConfig, {"pad_token_id": 0}),
     (SqueezeBertConfig, {"embedding_size": 32, **{f"{part}_groups": 1 for part in (
         "q", "k", "v", "post_attention", "intermediate", "output")}}),
+    (T5Config, T5), (MT5Config, T5), (UMT5Config, T5),
 ]  # fmt: skip
 
 
@@ -160,8 +164,6 @@ def test_architectures_beside_bert_are_read_as_they_should_be(
 
 
 REFUSED: list[tuple[Any, dict[str, Any], str]] = [
-    (T5Config, {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2},
-     "is a t5 model, an encoder with"),
     (BartConfig, {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
                   "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "pad_token_id": 0,
                   "max_position_embeddings": 64}, "is a bart model, an encoder with"),
