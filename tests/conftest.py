@@ -54,7 +54,7 @@ def tiny_encoder(_loaded: Encoder) -> Encoder:
 
 @pytest.fixture
 def still(tmp_path: Path) -> Path:
-    """A tiny BERT without dropout."""
+    """A tiny BERT without dropout; only with `model.dropout=0` does it train from sentences alone."""
     folder = make_model(tmp_path / "still")
     config = json.loads((folder / "config.json").read_text())
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

@@ -23,6 +23,7 @@ from otfkd.config.parts import PATTERN
 Pooler = Literal["cls", "cls_head", "mean", "first_last_mean", "top2_mean", "last"]
 Compute = Literal["float32", "bfloat16"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
 ImportPath = Annotated[str, Field(pattern=PATTERN)]  # of a part of a user's own
 
 
@@ -35,6 +36,13 @@ class ModelConfig(Node):
     pooler: Pooler | None  # None: as saved with the model
     layers: PositiveInt | None  # None: all of them
     head: bool  # SimCSE's Linear + tanh, in training only
+    dropout: Annotated[Rate | None, AddedLater()] = None  # None: as the model's config has it
+    attention_dropout: Annotated[Rate | None, AddedLater()] = None
+
+    @property
+    def rates(self) -> tuple[float | None, float | None]:
+        """Dropout of hidden states and of attention; None: as the model's config has it."""
+        return self.dropout, self.attention_dropout
 
 
 class DataConfig(Node):

@@ -242,6 +242,8 @@ SCORING: Mapping[str, tuple[Needs, ...]] = {
     "evaluation.corpus": (_RETRIEVAL,),
     "evaluation.qrels": (_RETRIEVAL,),
     "model.head": (_TRAINED,),
+    "model.dropout": (_TRAINED,),
+    "model.attention_dropout": (_TRAINED,),
     "evaluation.extra": (_among("evaluation.suite", "mini", "sts", "mteb", take="evaluation=sts"),),
     "evaluation.select": (_TRAINED,),
     "evaluation.also": (_TRAINED,),

@@ -141,11 +141,23 @@ def _architecture(encoder: Encoder) -> dict[str, object]:
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; every submodule gets back the mode it had."""
+    with _in_mode(module, train=False), torch.no_grad():
+        yield
+
+
+@contextlib.contextmanager
+def training(module: nn.Module) -> Iterator[None]:
+    """Training mode; every submodule gets back the mode it had."""
+    with _in_mode(module, train=True):
+        yield
+
+
+@contextlib.contextmanager
+def _in_mode(module: nn.Module, *, train: bool) -> Iterator[None]:
     modes = {part: part.training for part in module.modules()}
-    module.eval()
+    module.train(train)
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
-        for part, training in modes.items():
-            part.training = training
+        for part, mode in modes.items():
+            part.training = mode

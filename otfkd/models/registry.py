@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 from otfkd.base.errors import UserError, first_line
 from otfkd.config.sections import Pooler
 from otfkd.models.architecture import cut_layers, load_config, loader, refused
+from otfkd.models.dropout_rates import add_where_none, set_rates
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.found import check_whole
 from otfkd.models.found import find_model as find_model
@@ -31,6 +32,7 @@ def load_encoder(
     layers: int | None = None,
     *,
     train: bool = False,
+    rates: tuple[float | None, float | None] = (None, None),
     section: str = "model",
 ) -> Encoder:
     """Load an encoder in float32 and evaluation mode, with the prompt that is saved with it.
@@ -41,11 +43,12 @@ def load_encoder(
         layers: keep only the first layers.
         train: it will be trained: a pooler with untrained weights may be had, and embeddings keep their length, which
             a head reads.
+        rates: of dropout in training, of hidden states and of attention; None is what the model's config has.
         section: of the config that says all this, for messages.
 
     Raises:
         UserError: unreadable files, a tokenizer that is not the model's, no pooler known, more layers than there are,
-            a pooler without trained weights, or a model that cannot be run.
+            a pooler without trained weights, dropout that has no place, or a model that cannot be run.
     """
     check_whole(transformer_folder(folder))
     chosen = pooler or _known_pooler(folder, section)
@@ -59,6 +62,7 @@ def load_encoder(
         cut_layers(config, layers)
     if chosen == "top2_mean" and config.num_hidden_layers < 2:
         raise UserError(f"the pooler top2_mean needs two layers: take {section}.pooler=mean or raise {section}.layers")
+    set_rates(config, *rates)
     try:
         with quiet():
             backbone, report = loader(config).from_pretrained(
@@ -76,6 +80,7 @@ def load_encoder(
         )
     # transformers' own pooler is random where the checkpoint has none and never read here, but SqueezeBERT calls it.
     backbone.pooler = torch.nn.Identity()
+    add_where_none(backbone, rates[0])
     enable_packing(backbone)
     tokenizer = load_tokenizer(folder)
     most, rows = max(tokenizer.get_vocab().values()), _vocabulary(backbone, config, folder)

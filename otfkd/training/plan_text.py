@@ -9,11 +9,13 @@ from otfkd.data.labelled import Examples
 from otfkd.data.sts import Suite
 from otfkd.data.tokens import TokenCache
 from otfkd.distill.schedule import Plan
+from otfkd.models.dropout_rates import told_rates
 from otfkd.models.encoder import Encoder
 from otfkd.training.result import TrainResult
 from otfkd.training.run import Models, Run
 from otfkd.training.teacher_embeddings import embedding_files
 from otfkd.training.tokens import read_tokens
+from otfkd.training.views import views_cosine
 
 
 def describe(run: Run, models: Models) -> str:
@@ -65,10 +67,14 @@ def _data_lines(run: Run, student: Encoder) -> list[tuple[str, str]]:
     batches = f"{run.plan.max_steps} optimizer steps of {config.trainer.accumulate} x {config.data.batch_size} {unit}"
     if config.trainer.overfit_batches:
         batches += f", the same {config.trainer.overfit_batches * config.data.batch_size} over and over"
+    dropout = told_rates(student.backbone)
     if isinstance(data, Corpus):
+        tokens = read_tokens(run, data, student)
+        cosine = f"the two views of a sentence have a mean cosine of {views_cosine(run, student, tokens):.3f}"
         lines = [
+            ("dropout", f"{dropout}; {cosine}"),
             ("corpus", f"{data.name}, {run.size:,} sentences, read {run.passes:.2f} times"),
-            ("sentences", _sentences_line(config, read_tokens(run, data, student), repeats_count=True)),
+            ("sentences", _sentences_line(config, tokens, repeats_count=True)),
             ("steps", batches),
         ]
     else:
@@ -76,6 +82,7 @@ def _data_lines(run: Run, student: Encoder) -> list[tuple[str, str]]:
         seen = run.fine_tuned.trained_on if run.fine_tuned is not None else {}
         told = ", ".join(f"{count} of {name}" for name, count in seen.items())
         lines = [
+            ("dropout", dropout),
             ("examples", f"{data.name}, {run.size:,} {data.what}{dropped}, read {run.passes:.2f} times"),
             ("steps", f"{batches}, objective {config.objective.supervised}"),
             (

@@ -125,7 +125,8 @@ class Run:
 
         model = self.config.model
         torch.manual_seed(derived_seed(self.config.seed, "head"))  # the pooler cls_head may start untrained
-        return self._checked(load_encoder(self.base_folder, model.pooler, model.layers, train=True))
+        student = load_encoder(self.base_folder, model.pooler, model.layers, train=True, rates=model.rates)
+        return self._checked(student)
 
     def load_mlm(self, student: "Encoder") -> "MaskedLanguage | None":
         objective = self.config.objective

@@ -222,7 +222,7 @@ ROTATING = ("experiment=otfkd", "schedule.every=4", "trainer.max_steps=10", "opt
 def test_a_run_of_two_processes_is_the_run_of_one(
     configure: Callable[..., Config], still: Path, tmp_path: Path, extra: tuple[str, ...]
 ) -> None:
-    run = (f"model={still}", *ROTATING, *extra)
+    run = (f"model={still}", "model.dropout=0", *ROTATING, *extra)
     alone = train(configure(*run))
     results = in_processes(
         2, tmp_path / "answers", lambda: train(configure(*run, TWO, f"paths.runs={tmp_path / 'two'}"))
@@ -296,7 +296,7 @@ def test_three_processes_resume_to_the_same_bits(configure: Callable[..., Config
 def test_another_number_of_processes_goes_on_with_the_same_data(
     configure: Callable[..., Config], tmp_path: Path, still: Path, began: int, went_on: int
 ) -> None:
-    run = (*ROTATING, f"model={still}")
+    run = (*ROTATING, f"model={still}", "model.dropout=0")
     straight, resumed = stopped_and_resumed(configure, tmp_path, run, began, went_on)
     assert_same_run(straight, resumed)
     assert f"{went_on} processes instead of {began}" in (resumed / "run.log").read_text()

@@ -183,6 +183,8 @@ CASES = {
     "repeats": Case((*STATIC, "objective.mask_repeats=true"), ("Equal sentences of a batch do not repel",)),
     "mlm": Case(("experiment=simcse", "model={masked}", "model.pooler=cls", "objective.mlm_weight=0.1"),
                 ("masked language loss is added, with weight 0.1",), (LEARNS,)),
+    "dropout": Case(("experiment=simcse", "model.dropout=0.2", "model.attention_dropout=0"),
+                    ("In training dropout is 0.2 of hidden states and 0 of attention's weights.",), (LEARNS,)),
     "precomputed": Case((*STATIC, "teacher.precomputed=true"), ("computed once, before the first step", STAYS),
                         (ROTATES, "snapshot")),
     "given": Case((*OTFKD, "teacher={wide}", "teacher.pooler=cls"),

@@ -56,6 +56,7 @@ PATHS = {
 # Every run reads these.
 ALWAYS = {
     "name", "seed", "dry_run", "fresh", "resume", "model.path", "model.pooler", "model.layers", "model.head",
+    "model.dropout", "model.attention_dropout",
     "data.source", "data.batch_size", "data.max_length", "student.init", "objective.supervised", "objective.kd_weight",
     "schedule.trigger", "optimizer.lr", "optimizer.decay", "optimizer.weight_decay", "optimizer.clip_norm",
     "precision.compute", "precision.tf32", "precision.deterministic", "trainer.max_steps", "trainer.accumulate",

@@ -164,7 +164,7 @@ def test_a_source_that_changes_after_the_plan_is_refused(
 
 
 def test_two_processes_find_the_parts_and_make_the_run_of_one(run: Configure, still: Path, tmp_path: Path) -> None:
-    parts = (f"model={still}", "objective.kd=@:soft", "data=custom", "data.path=@:Text", *WATCHED)
+    parts = (f"model={still}", "model.dropout=0", "objective.kd=@:soft", "data=custom", "data.path=@:Text", *WATCHED)
     one = train(run(*parts, f"paths.runs={tmp_path / 'one'}")).folder
     in_processes(2, tmp_path / "two", lambda: train(run(*parts, TWO, f"paths.runs={tmp_path / 'two'}")).folder)
     (two,) = (tmp_path / "two").glob("*/*/s0")

@@ -1,6 +1,6 @@
 """What a card says of how a model learnt: its losses, whether from labels, and whether from a teacher."""
 
-from otfkd.config.sections import ObjectiveConfig
+from otfkd.config.sections import ModelConfig, ObjectiveConfig
 from otfkd.reporting.card.history import UNKNOWN, History
 from otfkd.reporting.card.schedule import exchange, restarts
 
@@ -16,11 +16,21 @@ def method(history: History) -> str:
             lines = [_from_labels(objective), "There is no teacher: the labels alone are learnt from."]
     if history.config.student is not None and history.config.student.init == "teacher":
         lines.append("The student starts from the initial teacher's weights.")
+    lines += _dropout(history.config.model)
     if history.distils:
         lines += [*_distillation(objective), *_exchange(history, objective)]
     else:
         lines += _nothing_distilled(history)
     return "\n".join(lines)
+
+
+def _dropout(model: ModelConfig | None) -> list[str]:
+    """The rates that the run chose for itself."""
+    chosen = (
+        () if model is None else ((model.dropout, "hidden states"), (model.attention_dropout, "attention's weights"))
+    )
+    told = [f"{rate:g} of {where}" for rate, where in chosen if rate is not None]
+    return [f"In training dropout is {' and '.join(told)}."] if told else []
 
 
 def _nothing_distilled(history: History) -> list[str]:
