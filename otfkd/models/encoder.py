@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,8 @@ class Encoder(nn.Module):
         self.prompt = prompt
         self.pool_prompt = pool_prompt
         self.normalize = normalize
+        self.register_state_dict_post_hook(_keep_once)
+        self.register_load_state_dict_pre_hook(_give_to_all)
         self._left_out = 0 if pool_prompt or not prompt else prompt_length(tokenizer, prompt)
 
     def with_prompt(self, prompt: str) -> "Encoder":
@@ -123,6 +126,25 @@ class Encoder(nn.Module):
             and _architecture(self) == _architecture(other)
             and self.input_hash == other.input_hash
         )
+
+
+def _keep_once(encoder: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    # T5 has its word embeddings under two names, and safetensors takes a tensor once.
+    for name in _tied(encoder):
+        del state[prefix + name]
+
+
+def _give_to_all(encoder: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for name, first in _tied(encoder).items():
+        if prefix + first in state:
+            state[prefix + name] = state[prefix + first]
+
+
+def _tied(module: nn.Module) -> dict[str, str]:
+    """Names of weights that have an earlier name too, and which."""
+    firsts: dict[Tensor, str] = {}
+    named = module.named_parameters(remove_duplicate=False)
+    return {name: first for name, weight in named if (first := firsts.setdefault(weight, name)) != name}
 
 
 def _read_padded(backbone: PreTrainedModel, tokens: Tokens, *, layered: bool) -> list[Tensor]:

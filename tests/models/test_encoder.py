@@ -1,5 +1,6 @@
 """Backbone, pooler and tokenizer together; modes that come back; what counts as the same shape."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from otfkd.data.collate import pad
 from otfkd.models.encoder import Encoder, Head, evaluating
 from otfkd.models.registry import load_encoder
 from tests.support.models import WORDS, make_model
+from tests.support.zoo import make_zoo_model
 
 
 @pytest.mark.parametrize(("pooler", "head"), [("cls", True), ("mean", True), ("cls_head", False)])
@@ -115,3 +117,17 @@ def test_a_prompt_that_is_not_pooled_is_still_read(tiny_encoder: Encoder, pooler
         own = sum(layer[row, 3:end] for layer in layers) / len(layers)
         expected = own[0] if pooler == "cls" else own[-1] if pooler == "last" else own.mean(0)
         torch.testing.assert_close(prompted(tokens)[row], expected)
+
+
+def test_a_weight_of_two_names_is_kept_once_and_given_to_both(tmp_path: Path) -> None:
+    folder = make_zoo_model(tmp_path / "t5", "t5")
+    encoder, other = load_encoder(folder, "mean"), load_encoder(folder, "mean")
+    state = {name: weight.clone() + 1 for name, weight in encoder.state_dict().items()}
+    assert len(state) == len(list(encoder.parameters())) < len(list(encoder.named_parameters(remove_duplicate=False)))
+    holder = torch.nn.ModuleList([copy.deepcopy(other)])  # as a checkpoint names them
+    holder.load_state_dict({f"0.{name}": weight for name, weight in state.items()}, strict=True)
+    for name, weight in holder[0].named_parameters(remove_duplicate=False):
+        torch.testing.assert_close(weight, other.get_parameter(name) + 1, atol=0, rtol=0)
+    state.popitem()
+    with pytest.raises(RuntimeError, match="Missing key"):
+        other.load_state_dict(state, strict=True)
