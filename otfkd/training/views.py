@@ -11,7 +11,7 @@ from otfkd.data.tokens import TokenCache
 from otfkd.models.encoder import Encoder, training
 from otfkd.training.run import Run
 
-_SENTENCES = 16  # enough for two digits, at a hundredth of a step's time
+_SENTENCES = 8  # the plan of a large model is not to take long
 
 
 def views_cosine(run: Run, student: Encoder, tokens: TokenCache) -> float:

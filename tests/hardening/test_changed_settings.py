@@ -11,39 +11,20 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
 from otfkd.base.errors import UserError
 from otfkd.evaluation.encode import encode
 from otfkd.models.export import save_encoder
 from otfkd.models.registry import load_encoder
-from tests.support.models import WORDS, make_tokenizer
+from tests.support.models import WORDS
+from tests.support.zoo import ZOO, make_zoo_model
 
 LENGTH = 32
 # A text that is cut, one with the names of special tokens, and one with a letter that some tokenizers change.
 SENTENCES = ["the cat sat on the mat", " ".join(WORDS), "a dog", "the [PAD] river [UNK] red [MASK]", "É the"]
 
-SIZE = {
-    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
-    "max_position_embeddings": 64, "pad_token_id": 0, "initializer_range": 0.2,
-}  # fmt: skip
-DECODER = {**SIZE, "num_key_value_heads": 1, "head_dim": 16}
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "bert": SIZE,
-    "roberta": SIZE,
-    "distilbert": {
-        "dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": 64,
-        "initializer_range": 0.2,
-    },
-    "albert": {**SIZE, "embedding_size": 16},
-    "electra": {**SIZE, "embedding_size": 16},
-    "mpnet": SIZE,
-    "modernbert": {**SIZE, "local_attention": 8, "global_attn_every_n_layers": 2},
-    "deberta-v2": {**SIZE, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8},
-    "qwen3": DECODER,
-    "gemma3_text": {**DECODER, "sliding_window": 8},
-}  # fmt: skip
 # What tokenizers know beside what the tiny one's own file says.
 READING = {
     "do_lower_case": True, "padding_side": "right", "truncation_side": "right", "add_prefix_space": False,
@@ -63,18 +44,7 @@ def _quiet() -> Iterator[None]:
 
 @pytest.fixture
 def base(tmp_path: Path, kind: str) -> Path:
-    tokenizer = make_tokenizer()
-    tokenizer.model_max_length = LENGTH
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), **ARCHITECTURES[kind])
-    model = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 1:  # a bias of zeros would hide that it was left out
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    model.save_pretrained(tmp_path / "base")
-    tokenizer.save_pretrained(tmp_path / "base")
-    return tmp_path / "base"
+    return make_zoo_model(tmp_path / "base", kind, ends="[CLS] $A [SEP]", length=LENGTH)
 
 
 def others(key: str, value: object) -> list[object]:
@@ -111,7 +81,8 @@ def changes(base: Path) -> list[tuple[str, str, object]]:
 def theirs(folder: Path) -> np.ndarray:
     """The mean vectors that transformers gives for each sentence alone, whatever its padding would do."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    encoder: Any = T5EncoderModel if AutoConfig.from_pretrained(folder).model_type == "t5" else AutoModel
+    model = encoder.from_pretrained(folder, dtype=torch.float32).eval()
     means = []
     for sentence in SENTENCES:
         read = tokenizer(
@@ -137,7 +108,7 @@ def ours(folder: Path, again: Path) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize("kind", ZOO)
 def test_a_changed_setting_is_honoured_or_refused(base: Path, tmp_path: Path, kind: str) -> None:
     folder, cases, wrong, equal = tmp_path / "changed", changes(base), [], 0
     assert len(cases) > 100
