@@ -56,8 +56,8 @@ class Encoder(nn.Module):
         self.prompt = prompt
         self.pool_prompt = pool_prompt
         self.normalize = normalize
-        self.register_state_dict_post_hook(_keep_once)
-        self.register_load_state_dict_pre_hook(_give_to_all)
+        self.register_state_dict_post_hook(_keep_once)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_give_to_all)  # type: ignore[no-untyped-call]
         self._left_out = 0 if pool_prompt or not prompt else prompt_length(tokenizer, prompt)
 
     def with_prompt(self, prompt: str) -> "Encoder":
