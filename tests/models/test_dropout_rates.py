@@ -13,6 +13,7 @@ from transformers import AutoModel, MambaConfig
 from otfkd.base.errors import UserError
 from otfkd.models.dropout_rates import told_rates
 from otfkd.models.encoder import Encoder, training
+from otfkd.models.export import save_encoder
 from otfkd.models.probe import sample
 from otfkd.models.registry import load_encoder
 from tests.support.models import make_tokenizer
@@ -106,6 +107,15 @@ def test_a_copy_is_in_its_own_mode(tmp_path: Path) -> None:
         assert not torch.equal(student(tokens), student(tokens))
         student.eval()
         assert torch.equal(student(tokens), teacher(tokens))
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("bert", True), ("modernbert", True), ("qwen3", False)])
+def test_a_rate_is_saved_where_the_config_has_one(tmp_path: Path, kind: str, kept: bool) -> None:
+    encoder = load_encoder(make_zoo_model(tmp_path / kind, kind), ZOO[kind].pooler, rates=(0.2, 0.3))
+    save_encoder(encoder, tmp_path / "saved", 32)
+    again = load_encoder(tmp_path / "saved")
+    assert (told_rates(again.backbone) == told_rates(encoder.backbone)) == kept
+    assert "attention" in told_rates(again.backbone) and "0.3" in told_rates(again.backbone)
 
 
 def test_no_dropout_of_attention_alone_is_said(tmp_path: Path) -> None:
