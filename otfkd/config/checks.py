@@ -3,7 +3,8 @@
 Each check raises a ValueError of one sentence: what, and what to do.
 """
 
-from otfkd.config.sections import DataConfig, ObjectiveConfig, Schedule, StudentConfig, TeacherConfig
+from otfkd.config.objective import ObjectiveConfig
+from otfkd.config.sections import DataConfig, Schedule, StudentConfig, TeacherConfig
 
 
 def check_empty_slot(teacher: TeacherConfig, objective: ObjectiveConfig, schedule: Schedule) -> None:
@@ -11,10 +12,10 @@ def check_empty_slot(teacher: TeacherConfig, objective: ObjectiveConfig, schedul
     if teacher.source != "none":
         return
     if objective.distils:
-        raise ValueError(
-            "objective.kd_weight is above 0 but teacher=none: "
-            "give teacher=FOLDER_OR_HUB_ID or teacher=self, or objective=simcse"
-        )
+        single = objective.terms is None
+        given = "objective.kd_weight is above 0" if single else "objective.terms has terms of a teacher"
+        instead = "objective=simcse" if single else "leave those terms out"
+        raise ValueError(f"{given} but teacher=none: give teacher=FOLDER_OR_HUB_ID or teacher=self, or {instead}")
     if schedule.trigger != "never":
         raise ValueError("schedule rotates teachers but teacher=none: give teacher=self or teacher=FOLDER_OR_HUB_ID")
 
@@ -35,8 +36,10 @@ def check_warm_up(teacher: TeacherConfig, schedule: Schedule) -> None:
 def check_sampling(objective: ObjectiveConfig, schedule: Schedule) -> None:
     """Each teacher's space has a map of its own, which learns only while its teacher is asked."""
     if schedule.aggregate == "sample" and objective.compares_embeddings:
+        kinds = " and ".join(term.what for term in objective.all_terms if term.compares_embeddings)
+        named = "objective.kd" if objective.terms is None else "objective.terms"
         raise ValueError(
-            f"objective.kd={objective.kd} maps the student to each teacher's space, but "
+            f"{named}={kinds} maps the student to each teacher's space, but "
             "schedule.aggregate=sample asks one teacher at a time: take schedule.aggregate=mean"
         )
 
@@ -94,8 +97,8 @@ def check_start(student: StudentConfig, teacher: TeacherConfig) -> None:
 
 def check_chunks(chunk: int | None, objective: ObjectiveConfig) -> None:
     """The masked language loss sees the whole batch; `chunk` is None where a batch is not embedded in parts."""
-    if chunk is not None and objective.mlm_weight:
+    if chunk is not None and objective.predicts_tokens:
         raise ValueError(
             f"trainer.chunk={chunk} embeds a batch in parts, which the masked language loss does not: "
-            "leave trainer.chunk=null or objective.mlm_weight=0.0"
+            f"leave trainer.chunk=null or {'objective.mlm_weight=0.0' if objective.mlm_weight else 'the term mlm out'}"
         )

@@ -81,7 +81,8 @@ def _refusal(config: Root, text: str, need: Needs) -> str:
     given = f"{group}={value_of(config, f'{group}.path')}" if choice == "custom" else text.lstrip("+")
     if not need.blame:
         return f"{given} is read by {need.take} alone: leave it out"
-    return f"{given} is not read with {_shown(config, need.blame)}: leave it out, or take {need.take}"
+    blame, take = need.told(config)
+    return f"{given} is not read with {_shown(config, blame)}: leave it out, or take {take}"
 
 
 def _shown(config: Root, key: str) -> str:

@@ -59,7 +59,15 @@ def _hashed_values(node: BaseModel) -> dict[str, Any]:
         if AddedLater() in field.metadata and value == field.default:
             continue
         key = next((mark.name for mark in field.metadata if isinstance(mark, HashedAs)), name)
-        values[key] = _hashed_values(value) if isinstance(value, BaseModel) else dumped[name]
+        if isinstance(value, BaseModel):
+            values[key] = _hashed_values(value)
+        elif isinstance(value, list):  # keys that its entries do not give stay out: further ones may come
+            values[key] = [
+                one.model_dump(mode="json", exclude_defaults=True) if isinstance(one, BaseModel) else of
+                for one, of in zip(value, dumped[name], strict=True)
+            ]
+        else:
+            values[key] = dumped[name]
     return values
 
 

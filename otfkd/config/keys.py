@@ -140,6 +140,8 @@ def _takes(annotation: Any, metadata: Sequence[Any] = ()) -> str:
             return " | ".join(map(str, parts))
         case origin if origin is list:
             return f"list of {_takes(parts[0])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return f"{{{', '.join(annotation.model_fields)}}}"
     named = {bool: "true | false", int: "whole number", float: "number", str: "text", NoneType: "null"}[annotation]
     return " ".join([named, *_limits(metadata)])
 

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from otfkd.base.errors import UserError
 from otfkd.config.foreign import answer_to_value, find
 from otfkd.config.parts import PATTERN
+from otfkd.config.terms import TermConfig
 
 _NEAR = 0.6  # how alike two names are that may be meant for each other
 # What pydantic calls by the names of Python.
@@ -76,6 +77,8 @@ def shown(value: object) -> str:
         return "null" if value is None else str(value).lower()
     if isinstance(value, list | tuple):
         return f"[{','.join(map(shown, value))}]"
+    if isinstance(value, BaseModel):
+        return shown(value.model_dump(exclude_defaults=True))
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{shown(one)}" for key, one in value.items()) + "}"
     return str(value)
@@ -130,23 +133,38 @@ def unknown_flag(flag: str, valid: Sequence[str], command: str) -> UserError:
     return UserError(f"{flag} is no flag: write KEY=VALUE without dashes; {told}")
 
 
+def _wanted(error: ErrorDetails, key: str) -> str:
+    """What a value must be, in words."""
+    if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] == PATTERN:
+        return "an import path, package.module:name"
+    message = _WANTED.get(error["type"]) or error["msg"].removeprefix("Input should be ").replace("'", "")
+    if re.fullmatch(r"objective\.(kd|terms\.\d+\.what)", key):
+        message += ", or the import path of a function of your own, package.module:name"
+    return message
+
+
+def _missing(key: str, *, of_terms: bool) -> str:
+    if of_terms:
+        return f"{key.rpartition('.')[0]} says not what it is: write it as {{what: ce}}"
+    return f"{key} must be given: add {key}=VALUE to the command"
+
+
 def explain(error: ErrorDetails, valid: Sequence[str], command: str) -> str:
     """What a schema has against a value, in one sentence."""
     # Where a value may be of several kinds, pydantic names the kind too.
     key = ".".join(part for part in map(str, error["loc"]) if re.fullmatch(r"\w+", part)).removesuffix(".str")
+    of_terms = key.startswith("objective.terms.")
+    if of_terms:
+        valid = [f"{key.rpartition('.')[0]}.{name}" for name in TermConfig.model_fields]
     if error["type"] == "extra_forbidden":
         return str(unknown_key(key, valid, f"{key}={error['input']}", command))
     if error["type"] == "missing":
-        return f"{key} must be given: add {key}=VALUE to the command"
+        return _missing(key, of_terms=of_terms)
     if error["type"] == "value_error":  # keys that contradict each other: the validator says it all
         return error["msg"].removeprefix("Value error, ")
     if foreign := answer_to_value(key, error["input"]):
         return f"{key}={shown(error['input'])} is not valid: {foreign}"
-    message = _WANTED.get(error["type"]) or error["msg"].removeprefix("Input should be ").replace("'", "")
-    if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] == PATTERN:
-        message = "an import path, package.module:name"
-    elif key == "objective.kd":
-        message += ", or the import path of a function of your own, package.module:name"
+    message = _wanted(error, key)
     if error["type"] == "string_type" and isinstance(given := error["input"], int | float):
         message += f", as in {to_paste(f'{key}={given}')}"
     return f"{key}={shown(error['input'])} is not valid: it must be {message}"

@@ -15,12 +15,12 @@ from otfkd.base.errors import UserError, first_line
 from otfkd.config import checks
 from otfkd.config.logger import LoggerConfig
 from otfkd.config.messages import all_keys, explain
+from otfkd.config.objective import ObjectiveConfig
 from otfkd.config.sections import (
     DataConfig,
     EvaluationConfig,
     ModelConfig,
     Node,
-    ObjectiveConfig,
     OptimizerConfig,
     PathsConfig,
     PrecisionConfig,
@@ -212,7 +212,8 @@ def named_parts(
 ) -> dict[str, list[str]]:
     """The import paths of the parts of the user's own that a run uses, by the keys that name them."""
     named = {
-        "objective.kd": [objective.kd] if objective is not None and objective.own_kd and objective.distils else [],
+        "objective.kd": objective.own_losses if objective is not None and objective.terms is None else [],
+        "objective.terms": objective.own_losses if objective is not None and objective.terms is not None else [],
         "trainer.callbacks": [] if trainer is None else trainer.callbacks,
         "data.path": data.paths if data is not None and data.source == "custom" else [],
         "evaluation.extra": [] if evaluation is None else evaluation.extra,

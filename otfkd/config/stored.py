@@ -8,11 +8,11 @@ from omegaconf._utils import get_yaml_loader
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
 from otfkd.config.messages import present_names
+from otfkd.config.objective import ObjectiveConfig
 from otfkd.config.sections import (
     DataConfig,
     EvaluationConfig,
     ModelConfig,
-    ObjectiveConfig,
     OptimizerConfig,
     PrecisionConfig,
     Schedule,

@@ -24,6 +24,12 @@ class Needs:
     holds: Callable[[Any], bool]
     take: str
 
+    def told(self, config: Any) -> tuple[str, str]:
+        """The key to blame and what to take: several terms stand in the place of the keys of one."""
+        if self.blame in ("objective.kd", "objective.kd_weight") and config.objective.terms is not None:
+            return "objective.terms", "a term that reads it"
+        return self.blame, self.take
+
 
 def value_of(config: Any, key: str) -> Any:
     """The value of a dotted key."""
@@ -61,10 +67,6 @@ def _but(key: str, *values: Any, take: str) -> Needs:
     return Needs(key, lambda config: value_of(config, key) not in values, take)
 
 
-def _kd(*kinds: str) -> Needs:
-    return _among("objective.kd", *kinds, take=f"objective.kd={_listed(kinds)}")
-
-
 def _trigger(*kinds: str) -> Needs:
     return _among("schedule.trigger", *kinds, take=f"schedule={_listed(kinds)}")
 
@@ -74,6 +76,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 _PLAIN = _among("objective.supervised", None, take="objective=simcse or distill")
+_SINGLE = _among("objective.terms", None, take="objective.terms=null")
 _DISTILS = Needs("objective.kd_weight", lambda config: config.objective.distils, "objective=distill")
 _ASKED = Needs("objective.kd_weight", _asked, "objective=distill")
 _NAMED = Needs(  # where the student begins as the teacher, the teacher need not be asked
@@ -91,6 +94,19 @@ _WANDB = Needs("logger.name", lambda config: "wandb" in config.logger.names, "lo
 _PROJECT = Needs(
     "logger.name", lambda config: not {"wandb", "mlflow"}.isdisjoint(config.logger.names), "logger=wandb or mlflow"
 )
+
+
+def _kd(key: str, *kinds: str) -> tuple[Needs, ...]:
+    """What a key of the teacher's terms needs, which only some kinds of them may read."""
+
+    def is_lent(config: Any) -> bool:
+        return bool(config.objective.terms is None or config.objective.is_lent(key))
+
+    def is_read(config: Any) -> bool:
+        return bool(config.objective.terms is not None or config.objective.kd in kinds)
+
+    counts = Needs("objective.kd_weight", lambda config: config.objective.distils and is_lent(config), _DISTILS.take)
+    return (counts, Needs("objective.kd", is_read, f"objective.kd={_listed(kinds)}")) if kinds else (counts,)
 
 
 def _from_hub(section: str, choice: str, *always: str) -> Needs:
@@ -173,23 +189,29 @@ TRAINING: Mapping[str, tuple[Needs, ...]] = {
     ),
     "objective.mask_repeats": (_PLAIN,),
     "objective.consistency_weight": (_PLAIN,),
-    "objective.kd": (_DISTILS,),
-    "objective.kd_ramp": (_DISTILS,),
-    "objective.kd_ramp_steps": (_DISTILS,),
+    "objective.kd": (_SINGLE, _DISTILS),
+    "objective.kd_weight": (_SINGLE,),
+    "objective.kd_ramp": (_SINGLE, _DISTILS),
+    "objective.kd_ramp_steps": (_SINGLE, _DISTILS),
     "objective.kd_ramp_shape": (
+        _SINGLE,
         _DISTILS,
         _but("objective.kd_ramp", None, take="objective.kd_ramp=first objective.kd_ramp_steps=N"),
     ),
-    "objective.lists": (_DISTILS,),
-    "objective.temperature_student": (_DISTILS, _kd("ce", "kl", "js", "listmle")),
-    "objective.temperature_student_final": (_DISTILS,),
-    "objective.temperature_teacher": (_DISTILS, _kd("ce", "kl", "js")),
-    "objective.temperature_teacher_final": (_DISTILS,),
-    "objective.margin": (_DISTILS, _kd("rank_margin")),
-    "objective.group_p": (_DISTILS,),
-    "objective.group_size": (_DISTILS,),
+    "objective.lists": _kd("lists"),
+    "objective.temperature_student": _kd("temperature_student", "ce", "kl", "js", "listmle"),
+    "objective.temperature_student_final": _kd("temperature_student_final"),
+    "objective.temperature_teacher": _kd("temperature_teacher", "ce", "kl", "js"),
+    "objective.temperature_teacher_final": _kd("temperature_teacher_final"),
+    "objective.margin": _kd("margin", "rank_margin"),
+    "objective.group_p": _kd("group_p"),
+    "objective.group_size": _kd("group_size"),
     "objective.mlm_weight": (_PLAIN,),
-    "objective.mlm_probability": (_PLAIN, _but("objective.mlm_weight", 0, take="objective.mlm_weight=0.1")),
+    "objective.mlm_probability": (
+        _PLAIN,
+        Needs("objective.mlm_weight", lambda config: config.objective.predicts_tokens, "objective.mlm_weight=0.1"),
+    ),
+    "objective.terms": (_PLAIN,),
     "schedule.every": (_trigger("every"),),
     "schedule.at": (_trigger("at"),),
     "schedule.first": (_trigger("geometric"),),

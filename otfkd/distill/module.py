@@ -1,6 +1,8 @@
 """The LightningModule of distillation: what a student learns from a batch of sentences, and from its teacher."""
 
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -34,7 +36,7 @@ class Distillation(TrainingModule):
         config: the run's config.
         plan: between which rotations the learning rate decays, where it restarts.
         mlm: the head of the auxiliary loss, where the objective has one.
-        own_loss: of two lists of similarities, where the objective names one of the user's own.
+        own_losses: of two lists of similarities, those of the user's own that the objective names, by import path.
     """
 
     def __init__(
@@ -45,18 +47,18 @@ class Distillation(TrainingModule):
         config: Config,
         plan: Plan,
         mlm: MaskedLanguage | None = None,
-        own_loss: ListLoss | None = None,
+        own_losses: Mapping[str, ListLoss] = MappingProxyType({}),
     ):
         super().__init__(student, head, config, plan)
         self.teacher = teacher
         self.mlm = mlm
-        self.own_loss = own_loss
+        self.own_losses = own_losses
         self.projections: Projections | None = None
-        if config.distils and config.objective.compares_embeddings:
+        if config.objective.compares_embeddings:
             widths = [member.width for member in teacher.members if isinstance(member, Encoder | Precomputed)]
             self.projections = Projections(student.width, widths, derived_seed(config.seed, "projections"))
         self.terms: list[Terms] = []  # of the micro-batches since the last optimizer step
-        self.weighting: Weighting | None = None  # of the optimizer step just done
+        self.weightings: dict[str, Weighting] = {}  # of the optimizer step just done, by the terms' names
 
     @property
     def installed(self) -> int:
@@ -78,21 +80,24 @@ class Distillation(TrainingModule):
         view1, view2 = (all_gather(view) for view in self.project(embeddings).chunk(2))
         only = self._drawn(batch_idx)
         teachers, weights = self.taught(batch, only)
-        self.weighting = weighting(
-            config, self.trainer.global_step, self.config.trainer.max_steps,
-            first=self.teacher.first_installed, latest=self.teacher.installed,
-        )  # fmt: skip
+        self.weightings = {
+            term.name: weighting(
+                term, self.trainer.global_step, self.config.trainer.max_steps,
+                first=self.teacher.first_installed, latest=self.teacher.installed,
+            )
+            for term in (*config.all_terms, config.compared_term)
+        }  # fmt: skip
         terms = objective(
             config,
             Student(view1, view2, all_gather(embeddings.chunk(2)[0])),
             [all_gather(member) for member in teachers],
             weights,
-            self.weighting,
+            self.weightings,
             shuffle,
             projections=None if self.projections is None else partial(self.projections, only=only),
             repeats=self._repeats(batch) if config.mask_repeats else None,
             mlm=None if self.mlm is None else self.mlm(twice, mask),
-            own=self.own_loss,
+            own=self.own_losses,
         )
         self.terms.append(terms)
         return terms.total
@@ -126,26 +131,26 @@ class Distillation(TrainingModule):
             "loss": mean([term.total for term in terms]),
             "info_nce": mean([term.contrastive for term in terms]),
         }
-        optional = {
-            "consistency": [term.consistency for term in terms if term.consistency is not None],
-            "kd": [term.distillation for term in terms if term.distillation is not None],
-            "mlm": [term.mlm for term in terms if term.mlm is not None],
+        added = [term for term in self.config.objective.all_terms if any(term.name in one.added for one in terms)]
+        metrics |= {
+            term.name: mean([one.added[term.name] for one in terms if term.name in one.added]) for term in added
         }
-        metrics |= {name: mean(values) for name, values in optional.items() if values}
-        if "kd" in metrics and self.weighting is not None:
-            metrics |= {name: getattr(self.weighting, name) for name in moving(self.config.objective)}
+        for term in added:
+            now = self.weightings[term.name]
+            metrics |= {name: getattr(now, value) for value, name in moving(term).items()}
         return metrics
 
 
 def diagnose(module: Distillation, batch: Batch) -> Comparison:
     """How student and teacher compare on a batch, as the distillation sees them but for dropout."""
     rounded = module.config.precision.compute == "bfloat16"
-    config, size = module.weighting or module.config.objective, module.config.trainer.chunk
+    term, size = module.config.objective.compared_term, module.config.trainer.chunk
+    now = module.weightings.get(term.name, term)
     parts = torch.nn.ModuleList(part for part in (module.student, module.head) if part is not None)
     with evaluating(parts), torch.autocast(module.device.type, torch.bfloat16, rounded):
         student = all_gather(module.project(in_chunks(module.student, batch.student, size)))
         members = [all_gather(member) for member in taught_in_chunks(module.teacher, batch, size)]
     return compare(
         student, members, module.teacher.weights,
-        temperature_student=config.temperature_student, temperature_teacher=config.temperature_teacher,
+        temperature_student=now.temperature_student, temperature_teacher=now.temperature_teacher,
     )  # fmt: skip

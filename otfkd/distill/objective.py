@@ -1,13 +1,15 @@
 """The training objective: what the losses are made of and how they add up."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from otfkd.config.sections import ObjectiveConfig
+from otfkd.config.objective import ObjectiveConfig
+from otfkd.config.terms import Term
 from otfkd.data.collate import Tokens
 from otfkd.distill.embeddings import embedding_distillation
 from otfkd.distill.losses import (
@@ -44,13 +46,17 @@ class Student:
 
 @dataclass(frozen=True)
 class Terms:
-    """One batch's losses: `total` is what is minimised, the others are its parts before weighting."""
+    """One batch's losses.
+
+    Attributes:
+        total: what is minimised.
+        contrastive: InfoNCE.
+        added: the other parts by their names, before weighting.
+    """
 
     total: Tensor
     contrastive: Tensor
-    distillation: Tensor | None = None
-    consistency: Tensor | None = None
-    mlm: Tensor | None = None
+    added: Mapping[str, Tensor]
 
 
 def objective(
@@ -58,13 +64,13 @@ def objective(
     student: Student,
     teachers: Sequence[Tensor],
     weights: Sequence[float],
-    weighting: Weighting,
+    now: Mapping[str, Weighting],
     generator: torch.Generator,
     *,
     projections: Callable[[Tensor, Sequence[Tensor]], list[Tensor]] | None = None,
     repeats: Tensor | None = None,
     mlm: Tensor | None = None,
-    own: ListLoss | None = None,
+    own: Mapping[str, ListLoss] = MappingProxyType({}),
 ) -> Terms:
     """InfoNCE between the student's views, plus the weighted terms that the config asks for.
 
@@ -73,27 +79,30 @@ def objective(
         student: the batch's embeddings.
         teachers: each member's embeddings of the same sentences, (B, d_m) of any width; none while the slot is empty.
         weights: of the members, summing to 1.
-        weighting: of the teachers' term at this step.
+        now: the weighting of each term at this step, by its name.
         generator: for shuffling the teachers' ranking.
         projections: for the kinds that compare embeddings, as `Projections`, where widths may differ.
         repeats: (B, B) bool, equal sentences other than a sentence itself, to be left out; None leaves nothing out.
         mlm: the masked language loss of the same sentences.
-        own: the loss that `kd` names, where it is the user's own.
+        own: the losses of the user's own, by their import paths.
     """
     contrastive = total = info_nce(student.view1, student.view2, config.temperature, repeats)
-    distillation = agreement = None
-    if config.consistency_weight:
-        agreement = consistency(student.view1, student.view2, config.temperature, repeats)
-        total = total + config.consistency_weight * agreement
-    if teachers:
-        if config.compares_embeddings:
-            distillation = _embeddings(config, student.embedding, teachers, weights, projections)
+    added: dict[str, Tensor] = {}
+    for term in config.all_terms:
+        if term.of_teacher and not teachers:
+            continue
+        if term.what == "mlm":
+            assert mlm is not None
+            value = mlm
+        elif term.what == "consistency":
+            value = consistency(student.view1, student.view2, config.temperature, repeats)
+        elif term.compares_embeddings:
+            value = _embeddings(term, student.embedding, teachers, weights, projections)
         else:
-            distillation = _lists(config, student, teachers, weights, weighting, generator, repeats, own)
-        total = total + weighting.kd_weight * distillation
-    if mlm is not None:
-        total = total + config.mlm_weight * mlm
-    return Terms(total, contrastive, distillation, agreement, mlm)
+            value = _lists(term, student, teachers, weights, now[term.name], generator, repeats, own.get(term.what))
+        added[term.name] = value
+        total = total + now[term.name].weight * value
+    return Terms(total, contrastive, added)
 
 
 def repeated(tokens: Tokens) -> Tensor:
@@ -104,7 +113,7 @@ def repeated(tokens: Tokens) -> Tensor:
 
 
 def _lists(
-    config: ObjectiveConfig,
+    term: Term,
     student: Student,
     teachers: Sequence[Tensor],
     weights: Sequence[float],
@@ -114,29 +123,29 @@ def _lists(
     own_loss: ListLoss | None,
 ) -> Tensor:
     """The teachers' similarities, averaged (Xu et al. 2023, DistillCSE, eq. 7), into the student's."""
-    others = student.view1 if config.lists == "one_view" else student.view2
+    others = student.view1 if term.lists == "one_view" else student.view2
     own = off_diagonal(cosine(student.view1, others))
     members = [weight * off_diagonal(cosine(member, member)) for member, weight in zip(teachers, weights, strict=True)]
     target = torch.stack(members).sum(0)
     kept = None if repeats is None else ~off_diagonal(repeats)
-    if config.group_p is not None:
-        target = group_p(target, config.group_p, generator, kept)
-    if config.group_size is not None:
-        target = group_size(target, config.group_size, generator, kept)
+    if term.group_p is not None:
+        target = group_p(target, term.group_p, generator, kept)
+    if term.group_size is not None:
+        target = group_size(target, term.group_size, generator, kept)
     if own_loss is not None:
         return own_loss(own, target)
-    if config.kd == "listmle":
+    if term.what == "listmle":
         return list_mle(own, target, temperature=now.temperature_student, kept=kept)
-    if config.kd == "rank_margin":
-        return rank_margin(own, target, margin=config.margin, kept=kept)
+    if term.what == "rank_margin":
+        return rank_margin(own, target, margin=term.margin, kept=kept)
     return similarity_distillation(
         own, target, temperature_student=now.temperature_student, temperature_teacher=now.temperature_teacher,
-        divergence=_DIVERGENCES[config.kd], kept=kept,
+        divergence=_DIVERGENCES[term.what], kept=kept,
     )  # fmt: skip
 
 
 def _embeddings(
-    config: ObjectiveConfig,
+    term: Term,
     embedding: Tensor,
     teachers: Sequence[Tensor],
     weights: Sequence[float],
@@ -144,7 +153,7 @@ def _embeddings(
 ) -> Tensor:
     """The members' losses, averaged, each in its own space."""
     assert projections is not None
-    metric: Literal["mse", "cosine"] = "mse" if config.kd == "mse" else "cosine"
+    metric: Literal["mse", "cosine"] = "mse" if term.what == "mse" else "cosine"
     projected = projections(embedding, teachers)
     losses = [embedding_distillation(own, teacher, metric) for own, teacher in zip(projected, teachers, strict=True)]
     return torch.stack([weight * loss for weight, loss in zip(weights, losses, strict=True)]).sum()

@@ -1,4 +1,4 @@
-"""A user's own loss of two lists of similarities, `objective.kd=package.module:function`."""
+"""A user's own loss of two lists of similarities, `package.module:function` in `objective.kd` or `objective.terms`."""
 
 from collections.abc import Callable, Iterator
 
@@ -16,13 +16,17 @@ _SIGNATURE = (
 )
 
 
-def own_loss(path: str) -> ListLoss:
+def own_loss(path: str, key: str = "objective.kd") -> ListLoss:
     """The loss that an import path names, in float32 under every precision.
+
+    Args:
+        path: the import path.
+        key: the config key that names it.
 
     Raises:
         UserError: it cannot be imported.
     """
-    part = resolve("objective.kd", path)
+    part = resolve(key, path)
 
     def loss(student: Tensor, teacher: Tensor) -> Tensor:
         with blaming(part), torch.autocast(student.device.type, enabled=False):
@@ -35,13 +39,17 @@ def own_loss(path: str) -> ListLoss:
     return loss
 
 
-def check_own_loss(path: str) -> None:
+def check_own_loss(path: str, key: str = "objective.kd") -> None:
     """Ask a loss twice for its value on small random lists.
+
+    Args:
+        path: its import path.
+        key: the config key that names it.
 
     Raises:
         UserError: it cannot be imported, or is no such function as a run needs.
     """
-    part = resolve("objective.kd", path)
+    part = resolve(key, path)
     objection = _objection(part.value) if callable(part.value) else "is no function"
     if objection is not None:
         raise UserError(f"{part} {objection}: {_SIGNATURE}")

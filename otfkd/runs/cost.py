@@ -52,7 +52,7 @@ def forwards(config: Config, members: list[tuple[int, int]], step: int, sentence
         sentences: of the corpus, where precomputing is to be counted.
     """
     views = config.read_at_once // config.data.batch_size
-    if config.objective.mlm_weight:
+    if config.objective.predicts_tokens:
         views += 1  # the masked one
     passes = (_VIEW + config.chunked) * views * step
     if config.precomputes:

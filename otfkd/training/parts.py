@@ -1,7 +1,8 @@
 """The user's own parts of a run: checked while it is planned, and made in each of its processes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import lightning as L
 
@@ -13,9 +14,11 @@ from otfkd.evaluation.also import check_also
 from otfkd.evaluation.extra import Evaluator, check_evaluator, make_evaluators
 from otfkd.training.callbacks import check_callback, make_callbacks
 
-_CHECKS = {
-    "objective.kd": check_own_loss, "trainer.callbacks": check_callback, "evaluation.extra": check_evaluator
+_CHECKS: dict[str, Callable[[str], None]] = {
+    "objective.kd": check_own_loss, "objective.terms": partial(check_own_loss, key="objective.terms"),
+    "trainer.callbacks": check_callback, "evaluation.extra": check_evaluator
 }  # fmt: skip
+_LOSSES = ("objective.kd", "objective.terms")
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,12 @@ class Parts:
     """What a run has of the user's own, its text aside.
 
     Attributes:
-        loss: of two lists of similarities.
+        losses: of two lists of similarities, by their import paths.
         callbacks: which take part in training.
         evaluators: which score beside the suite.
     """
 
-    loss: ListLoss | None = None
+    losses: Mapping[str, ListLoss] = field(default_factory=dict)
     callbacks: Sequence[L.Callback] = ()
     evaluators: Sequence[Evaluator] = ()
 
@@ -61,8 +64,8 @@ def make_parts(config: Config, known: dict[str, str]) -> Parts:
         UserError: one cannot be made, or its source is another by now or in this process.
     """
     named = config.parts
-    loss = own_loss(config.objective.kd) if "objective.kd" in named else None
-    parts = Parts(loss, make_callbacks(config.trainer.callbacks), make_evaluators(config.evaluation.extra))
+    losses = {path: own_loss(path, key) for key in _LOSSES for path in named.get(key, ())}
+    parts = Parts(losses, make_callbacks(config.trainer.callbacks), make_evaluators(config.evaluation.extra))
     other = [key for key, sha256 in fingerprints(named).items() if known.get(key) != sha256]
     if other:
         paths = ", ".join(named[other[0]])

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
+from otfkd.config.objective import ObjectiveConfig
 from otfkd.config.schema import Config
 from otfkd.config.sections import Schedule
+from otfkd.config.terms import Term, is_own, reads
 from otfkd.data.corpus import Corpus
 from otfkd.data.labelled import Examples
 from otfkd.data.sts import Suite
@@ -27,6 +29,7 @@ def describe(run: Run, models: Models) -> str:
         ("teacher", _teacher_line(run, teachers)),
         *_embeddings_lines(run, teachers),
         *_data_lines(run, student),
+        *_terms_lines(config.objective),
         ("evaluate", f"{config.evaluation.select or run.suite.dev.name} after {_steps(plan.evaluate)}"),
         ("cache", f"after {_steps(plan.cache)}"),
         ("rotate", _rotation_line(plan, config.schedule)),
@@ -193,6 +196,29 @@ def _embeddings_lines(run: Run, teachers: Sequence[Encoder]) -> list[tuple[str, 
     there = "there already" if all(file.whole for file in files) else "computed before the first step, for all runs"
     size = _bytes(sum(file.size for file in set(files)))
     return [("embeddings", f"the teacher's of all sentences, {size} in {files[0].path.parent}, {there}")]
+
+
+def _terms_lines(objective: ObjectiveConfig) -> list[tuple[str, str]]:
+    """What is added up, where the config lists it."""
+    if objective.terms is None:
+        return []
+    return [("terms", "; ".join(["InfoNCE", *map(_term, objective.all_terms)]))]
+
+
+def _term(term: Term) -> str:
+    called = term.name.removeprefix("term/")
+    parts = [called if called == term.what else f"{called}: {term.what}", f"weight {term.weight:g}"]
+    if term.ramp is not None:
+        since = {"run": "the first on", "first": "the first teacher on", "rotation": "each teacher on"}[term.ramp]
+        parts.append(f"reached over {term.ramp_steps} steps from {since}")
+    if term.fade_steps is not None:
+        parts.append(f"falling to 0 over the last {term.fade_steps} steps")
+    for side in ("student", "teacher"):
+        if reads(term.what, f"temperature_{side}") and not is_own(term.what):
+            final = getattr(term, f"temperature_{side}_final")
+            told = f"{side}'s temperature {getattr(term, f'temperature_{side}'):g}"
+            parts.append(told if final is None else f"{told} to {final:g}")
+    return ", ".join(parts)
 
 
 def _parts_lines(run: Run) -> list[tuple[str, str]]:

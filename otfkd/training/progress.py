@@ -65,8 +65,11 @@ class StepReport(L.Callback):
 
     def _describe(self, values: dict[str, float]) -> str:
         parts = [f"loss {values['loss']:.4f}" if "loss" in values else "left out"]
-        if "kd" in values:
-            parts.append(f"kd {values['kd']:.4f}")
+        parts += [
+            f"{name.removeprefix('term/')} {value:.4f}"
+            for name, value in values.items()
+            if name == "kd" or (name.startswith("term/") and name.count("/") == 1)
+        ]
         parts.append(f"teacher {self.driver.generation}")
         if self.driver.dev.latest is not None:
             scored = max((step for step in self.driver.plan.evaluate if step <= self.driver.step), default=0)

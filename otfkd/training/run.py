@@ -130,7 +130,7 @@ class Run:
 
     def load_mlm(self, student: "Encoder") -> "MaskedLanguage | None":
         objective = self.config.objective
-        if not objective.mlm_weight:
+        if not objective.predicts_tokens:
             return None
         from otfkd.distill.mlm import load_masked_language
 

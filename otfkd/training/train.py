@@ -2,7 +2,8 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 import lightning as L
@@ -126,7 +127,7 @@ def _train(run: Run, models: Models, plan: str, watch: PointReceiver | None) -> 
     if not done:
         broadcast(lambda: _check_end(run, models.student, parts.evaluators))
         _describe_run(run, plan)
-    module, data = _learning(run, models, done, parts.loss)
+    module, data = _learning(run, models, done, parts.losses)
     mirror = make_mirror(run, resumed=done > 0) if rank() == 0 else None
     with mirror or contextlib.nullcontext():
         with stop_flag() as stopping:
@@ -160,7 +161,7 @@ def _check_end(run: Run, student: Encoder, evaluators: Sequence[Evaluator]) -> N
 
 
 def _learning(
-    run: Run, models: Models, done: int, own_loss: ListLoss | None = None
+    run: Run, models: Models, done: int, own_losses: Mapping[str, ListLoss] = MappingProxyType({})
 ) -> tuple[TrainingModule, L.LightningDataModule]:
     """How the student learns, and from what: by itself and from teachers, or from labelled examples."""
     config, student = run.config, models.student
@@ -173,7 +174,7 @@ def _learning(
     if teacher.members:
         slot.install(teacher.members, config.teacher.weights, teacher.reads)
     data = corpus_data(run, run.data, student, teacher.inputs, done)
-    return Distillation(student, head, slot, config, run.plan, models.mlm, own_loss), data
+    return Distillation(student, head, slot, config, run.plan, models.mlm, own_losses), data
 
 
 def _driver(

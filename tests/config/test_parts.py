@@ -149,4 +149,4 @@ def test_a_config_that_names_them_wrongly_is_refused(overrides: list[str], words
 
 def test_lists_and_group_p_are_made_for_a_loss_of_ones_own() -> None:
     config = load_config(["experiment=otfkd", "objective.kd=a:b", "objective.lists=two_views", "objective.group_p=0.1"])
-    assert config.objective.own_kd == "a:b" and not config.objective.compares_embeddings
+    assert config.objective.own_losses == ["a:b"] and not config.objective.compares_embeddings

@@ -10,7 +10,7 @@ from torch.nn.functional import mse_loss
 
 from otfkd.base.errors import UserError
 from otfkd.config.composition import load_config
-from otfkd.config.sections import ObjectiveConfig
+from otfkd.config.objective import ObjectiveConfig
 from otfkd.data.collate import pad
 from otfkd.distill.embeddings import Projections, embedding_distillation
 from otfkd.distill.losses import (
@@ -24,7 +24,7 @@ from otfkd.distill.losses import (
 )
 from otfkd.distill.objective import Student, Terms, objective, repeated
 from otfkd.distill.shuffling import group_p, group_size
-from otfkd.distill.weighting import Weighting
+from otfkd.distill.weighting import Weighting, weighting
 
 DEFAULTS = load_config(["objective=distill", "teacher=minilm"]).objective
 
@@ -38,7 +38,6 @@ def random(seed: int, width: int = 16) -> Tensor:
 
 
 VIEW1, VIEW2, TEACHER, EMBEDDING = random(1), random(2), random(3), random(4)
-NOW = ("kd_weight", "temperature_student", "temperature_teacher")
 
 
 def terms(
@@ -58,15 +57,14 @@ def terms(
         teachers = [] if teacher is None else [teacher]
     return objective(
         chosen, Student(*views, embedding), teachers, weights if teachers else [],
-        Weighting(*(getattr(chosen, name) for name in NOW)), torch.Generator().manual_seed(seed),
+        {term.name: weighting(term, 0, 1, first=0, latest=0) for term in chosen.all_terms},
+        torch.Generator().manual_seed(seed),
         projections=Projections(16, [teacher.shape[-1] for teacher in teachers], 0), repeats=repeats, mlm=mlm,
     )  # fmt: skip
 
 
 def distillation(**changes: Any) -> Tensor:
-    term = terms(**changes).distillation
-    assert term is not None
-    return term
+    return terms(**changes).added["kd"]
 
 
 def lists(view: Tensor, other: Tensor | None = None) -> Tensor:
@@ -76,9 +74,8 @@ def lists(view: Tensor, other: Tensor | None = None) -> Tensor:
 @pytest.mark.parametrize("weight", [0.1, 1.0, 5.0])
 def test_total_is_contrastive_plus_weight_times_distillation(weight: float) -> None:
     parts = terms(kd_weight=weight)
-    assert parts.distillation is not None
-    torch.testing.assert_close(parts.total, parts.contrastive + weight * parts.distillation)
-    torch.testing.assert_close(parts.distillation, distillation(kd_weight=1.0))
+    torch.testing.assert_close(parts.total, parts.contrastive + weight * parts.added["kd"])
+    torch.testing.assert_close(parts.added["kd"], distillation(kd_weight=1.0))
 
 
 def test_contrastive_term_is_info_nce_between_the_views() -> None:
@@ -96,7 +93,7 @@ def test_each_temperature_and_the_divergence_go_where_they_belong(kd: Any) -> No
 
 def test_without_a_teacher_there_is_only_the_contrastive_term() -> None:
     parts = terms(teacher=None)
-    assert parts.distillation is None
+    assert parts.added == {}
     assert torch.equal(parts.total, info_nce(VIEW1, VIEW2, 0.05))
 
 
@@ -106,8 +103,7 @@ def test_group_p_changes_the_target_and_nothing_else() -> None:
         off_diagonal(cosine(VIEW1, VIEW1)), target, temperature_student=0.025, temperature_teacher=0.05
     )
     shuffled, plain = terms(group_p=0.4, seed=5), terms(seed=5)
-    assert shuffled.distillation is not None
-    assert torch.equal(shuffled.distillation, expected)
+    assert torch.equal(shuffled.added["kd"], expected)
     assert not torch.equal(expected, distillation())
     assert torch.equal(shuffled.contrastive, plain.contrastive)
 
@@ -116,7 +112,7 @@ def test_without_group_p_nothing_is_drawn() -> None:
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
     student = Student(VIEW1, VIEW2, EMBEDDING)
-    objective(config(), student, [TEACHER], [1.0], Weighting(1.0, 0.05, 0.05), generator)
+    objective(config(), student, [TEACHER], [1.0], {"kd": Weighting(1.0, 0.05, 0.05)}, generator)
     assert torch.equal(generator.get_state(), before)
 
 
@@ -141,10 +137,10 @@ def test_two_views_make_the_students_lists_and_leave_the_teachers_alone() -> Non
 
 
 def test_the_weighting_of_the_step_is_what_counts() -> None:
-    student, now = Student(VIEW1, VIEW2, EMBEDDING), Weighting(0.3, 0.2, 0.1)
+    student, now = Student(VIEW1, VIEW2, EMBEDDING), {"kd": Weighting(0.3, 0.2, 0.1)}
     parts = objective(config(), student, [TEACHER], [1.0], now, torch.Generator())
     expected = similarity_distillation(lists(VIEW1), lists(TEACHER), temperature_student=0.2, temperature_teacher=0.1)
-    torch.testing.assert_close(parts.distillation, expected)
+    torch.testing.assert_close(parts.added["kd"], expected)
     torch.testing.assert_close(parts.total, parts.contrastive + 0.3 * expected)
 
 
@@ -189,17 +185,14 @@ def test_embedding_kinds_compare_what_is_exported() -> None:
 def test_consistency_is_weighed_and_needs_no_teacher() -> None:
     parts = terms(teacher=None, consistency_weight=0.7)
     expected = consistency(VIEW1, VIEW2, 0.05)
-    assert parts.consistency is not None
-    assert torch.equal(parts.consistency, expected)
+    assert torch.equal(parts.added["consistency"], expected)
     torch.testing.assert_close(parts.total, info_nce(VIEW1, VIEW2, 0.05) + 0.7 * expected)
-    assert terms().consistency is None
+    assert "consistency" not in terms().added
 
 
 def test_all_terms_add_up() -> None:
     parts = terms(consistency_weight=0.5, kd_weight=2.0, mlm_weight=0.1, mlm=torch.tensor(3.0))
-    assert parts.consistency is not None
-    assert parts.distillation is not None
-    expected = parts.contrastive + 0.5 * parts.consistency + 2.0 * parts.distillation + 0.1 * 3.0
+    expected = parts.contrastive + 0.5 * parts.added["consistency"] + 2.0 * parts.added["kd"] + 0.1 * 3.0
     torch.testing.assert_close(parts.total, expected)
 
 
@@ -240,12 +233,10 @@ def test_repeats_are_out_of_every_term(kd: Any, shuffle: dict[str, Any]) -> None
         ),
     )()
     parts = terms(kd=kd, repeats=REPEATS, consistency_weight=1.0, **shuffle)
-    assert parts.distillation is not None
-    assert parts.consistency is not None
-    assert torch.equal(parts.distillation, expected)
+    assert torch.equal(parts.added["kd"], expected)
     assert torch.equal(parts.contrastive, info_nce(VIEW1, VIEW2, 0.05, REPEATS))
-    assert torch.equal(parts.consistency, consistency(VIEW1, VIEW2, 0.05, REPEATS))
-    assert not torch.equal(parts.distillation, distillation(kd=kd, **shuffle))
+    assert torch.equal(parts.added["consistency"], consistency(VIEW1, VIEW2, 0.05, REPEATS))
+    assert not torch.equal(parts.added["kd"], distillation(kd=kd, **shuffle))
 
 
 @pytest.mark.parametrize("shuffle", [{}, {"group_p": 0.1}, {"group_size": 2}])

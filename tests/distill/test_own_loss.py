@@ -10,7 +10,7 @@ import torch
 
 from otfkd.base.errors import UserError
 from otfkd.config.composition import load_config
-from otfkd.config.sections import ObjectiveConfig
+from otfkd.config.objective import ObjectiveConfig
 from otfkd.distill.losses import cosine, off_diagonal
 from otfkd.distill.objective import Student, objective
 from otfkd.distill.own_loss import check_own_loss, own_loss
@@ -96,16 +96,15 @@ def test_the_loss_gets_the_lists_that_otfkds_own_get(write: Write) -> None:
     path = write("return (2 * student - 3 * teacher).square().mean()")
     config = ObjectiveConfig(**(values | {"kd": path, "lists": "two_views"}))
     view1, view2, taught, taught2 = (torch.randn(5, 7, generator=torch.Generator().manual_seed(n)) for n in range(4))
-    now = Weighting(kd_weight=0.5, temperature_student=1.0, temperature_teacher=1.0)
+    now = {"kd": Weighting(weight=0.5, temperature_student=1.0, temperature_teacher=1.0)}
     terms = objective(
         config, Student(view1, view2, view1), [taught, taught2], [0.25, 0.75], now, torch.Generator(),
-        own=own_loss(path),
+        own={path: own_loss(path)},
     )  # fmt: skip
     own = off_diagonal(cosine(view1, view2))
     target = 0.25 * off_diagonal(cosine(taught, taught)) + 0.75 * off_diagonal(cosine(taught2, taught2))
     expected = (2 * own - 3 * target).square().mean()
-    assert terms.distillation is not None
-    torch.testing.assert_close(terms.distillation, expected)
+    torch.testing.assert_close(terms.added["kd"], expected)
     torch.testing.assert_close(terms.total, terms.contrastive + 0.5 * expected)
 
 

@@ -185,6 +185,15 @@ CASES = {
                 ("masked language loss is added, with weight 0.1",), (LEARNS,)),
     "dropout": Case(("experiment=simcse", "model.dropout=0.2", "model.attention_dropout=0"),
                     ("In training dropout is 0.2 of hidden states and 0 of attention's weights.",), (LEARNS,)),
+    "terms": Case(
+        (*STATIC, "model={masked}", "model.pooler=cls",
+         "objective.terms=[{{what: ce, group_p: 0.2}}, {{what: mse, weight: 0.5, ramp: first, ramp_steps: 3}},"
+         " {{what: mlm, weight: 0.1, fade_steps: 4, ramp_shape: sigmoid}}]"),
+        (f"{LEARNS} the cosines within the batch", "p = 0.2", f"{LEARNS} the teacher's vectors themselves, by squared",
+         "differ, which is not exported, with weight 0.5.\nThat weight is reached in a linear rise over 3 steps from "
+         "the first teacher.", "masked language loss is added, with weight 0.1.\nThat weight falls to 0, in a sigmoid "
+         "fall over the last 4 steps."),
+        ("by 1 - cosine",)),
     "precomputed": Case((*STATIC, "teacher.precomputed=true"), ("computed once, before the first step", STAYS),
                         (ROTATES, "snapshot")),
     "given": Case((*OTFKD, "teacher={wide}", "teacher.pooler=cls"),
@@ -238,7 +247,7 @@ CASES = {
                  (STAYS, "which stays")),
     "from_the_teacher": Case((*STATIC, "student.init=teacher"), ("starts from the initial teacher's weights",)),
 }  # fmt: skip
-FAST = ("distill_static", "otfkd", "otfkd_pool", "otfkd_gated", "finetune_nli", "kept_snapshot", "no_weight")
+FAST = ("distill_static", "terms", "otfkd", "otfkd_pool", "otfkd_gated", "finetune_nli", "kept_snapshot", "no_weight")
 
 # Keys of docs/usage.md's commands that no sentence about method, teachers or data depends on, by their keys.
 ELSEWHERE = {
@@ -372,7 +381,9 @@ class Facts:
         self.rotated, self.refused, self.follows = (
             [line for line in lines if line["event"] == event] for event in ("rotated", "refused", "follows")
         )
-        self.taught = [line["step"] for line in _lines(run / "metrics.jsonl") if "kd" in line]
+        self.taught = [
+            line["step"] for line in _lines(run / "metrics.jsonl") if line.keys() & {"kd", "term/ce", "term/mse"}
+        ]
         self.row = next(
             row for row in _lines(run / "results.jsonl") if (row["split"], row["checkpoint"]) == ("test", "selected")
         )

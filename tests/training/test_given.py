@@ -22,6 +22,7 @@ from otfkd.config.given import unmet
 from otfkd.config.groups import conf_dir, options
 from otfkd.config.identity import config_hash
 from otfkd.config.schema import Config, EvaluateConfig
+from otfkd.config.terms import TermConfig
 from otfkd.config.uses import SCORING, TRAINING, value_of
 from otfkd.data.labelled import LEARNS_FROM, load_examples
 from otfkd.data.sources import find_corpus
@@ -57,7 +58,7 @@ PATHS = {
 ALWAYS = {
     "name", "seed", "dry_run", "fresh", "resume", "model.path", "model.pooler", "model.layers", "model.head",
     "model.dropout", "model.attention_dropout",
-    "data.source", "data.batch_size", "data.max_length", "student.init", "objective.supervised", "objective.kd_weight",
+    "data.source", "data.batch_size", "data.max_length", "student.init", "objective.supervised",
     "schedule.trigger", "optimizer.lr", "optimizer.decay", "optimizer.weight_decay", "optimizer.clip_norm",
     "precision.compute", "precision.tf32", "precision.deterministic", "trainer.max_steps", "trainer.accumulate",
     "trainer.accelerator", "trainer.checkpoint_every", "trainer.on_nonfinite", "trainer.chunk", "trainer.devices",
@@ -78,6 +79,7 @@ OTHER: dict[str, Any] = {
     "objective.kd_ramp_shape": "sigmoid", "objective.lists": "two_views", "objective.temperature_student": 0.7,
     "objective.temperature_student_final": 0.9, "objective.temperature_teacher": 0.7,
     "objective.temperature_teacher_final": 0.9, "objective.margin": 0.9, "objective.group_p": 0.4,
+    "objective.kd_weight": 0.7, "objective.terms": [TermConfig(what="kl", weight=0.2), TermConfig(what="consistency")],
     "objective.group_size": 2, "objective.mlm_weight": 0.2, "objective.mlm_probability": 0.5, "schedule.every": 3,
     "schedule.at": [2, 3], "schedule.first": 3, "schedule.ratio": 1.5, "schedule.patience": 1, "schedule.start": 5,
     "schedule.max_rotations": 1, "schedule.gate": 0.0, "schedule.source": "average", "schedule.average_last": 1,
@@ -132,6 +134,11 @@ def contexts() -> dict[str, tuple[tuple[str, ...], dict[str, Any]]]:
     found["idle ema"] = ((), {**idle, "schedule.source": "ema"})
     found["idle self"] = ((), SELF)
     found["starts"] = ((), {**MODEL, "student.init": "teacher"})
+    several = [TermConfig(what="ce", temperature_teacher=0.2), TermConfig(what="rank_margin", weight=0.5)]
+    found["terms"] = (("objective/distill",), {**MODEL, "objective.terms": several})
+    found["terms of vectors"] = (("objective/distill",), {**MODEL, "objective.terms": [TermConfig(what="mse")]})
+    alone = [TermConfig(what="mlm", weight=0.1)]
+    found["terms of the student"] = ((), {"objective.terms": alone, "schedule.cache_every": 2})
     found["mlm"] = ((), {"objective.mlm_weight": 0.1})
     found["caches"] = ((), {"schedule.cache_every": 2})
     return found
@@ -289,7 +296,8 @@ def test_what_is_accepted_is_read_and_what_is_refused_is_not(
 HOMES = {
     "teacher.after_warmup": "schedule every", "objective.temperature": "simcse", "objective.mask_repeats": "simcse",
     "objective.consistency_weight": "simcse", "objective.kd": "several", "objective.kd_ramp": "objective distill",
-    "objective.kd_ramp_steps": "several", "objective.lists": "several",
+    "objective.kd_ramp_steps": "several", "objective.lists": "several", "objective.kd_weight": "several",
+    "objective.terms": "several",
     "objective.temperature_student_final": "several", "objective.temperature_teacher_final": "several",
     "objective.margin": "kd rank_margin", "objective.group_p": "several", "objective.group_size": "several",
     "schedule.every": "schedule every", "schedule.at": "schedule at", "schedule.first": "schedule geometric",

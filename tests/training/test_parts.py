@@ -20,6 +20,7 @@ from otfkd.reporting.export import export
 from otfkd.training.run import identify, prepare
 from otfkd.training.train import train
 from tests.support.commands import Command
+from tests.support.json_lines import metrics
 from tests.support.processes import TWO, in_processes
 from tests.support.resuming import final
 from tests.support.same_run import assert_same_run
@@ -147,6 +148,24 @@ def test_a_changed_source_is_another_run_and_the_old_one_comes_back(run: Configu
     provenance = json.loads((first.folder / "provenance.json").read_text())
     assert list(first.rows[0].parts or {}) == ["objective.kd=parts_of_mine:soft"]
     assert provenance["fingerprints"]["objective.kd"] == (first.rows[0].parts or {})["objective.kd=parts_of_mine:soft"]
+
+
+def test_a_loss_of_ones_own_may_be_one_of_several_terms(run: Configure, write: Write) -> None:
+    terms = "objective.terms=[{what: ce, weight: 0.5}, {what: '@:soft', ramp: first, ramp_steps: 2}]"
+    result = train(run(terms))
+    assert list(result.rows[0].parts or {}) == ["objective.terms=parts_of_mine:soft"]
+    rows = [row for row in metrics(result.folder) if "term/soft" in row]
+    assert len(rows) == 4 and all(row["term/soft"] > 0 for row in rows)
+    for row in rows:
+        parts = 0.5 * row["term/ce"] + row["term/soft/weight"] * row["term/soft"]
+        assert row["loss"] == pytest.approx(row["info_nce"] + parts, rel=1e-5)
+    alone = run("objective.terms=[{what: '@:soft'}]"), run("objective.kd=@:soft")
+    one, other = (final(train(config).folder)["weights"] for config in alone)
+    assert one == other
+    write("# edited\n")
+    assert prepare(run(terms)).folder.path != result.folder
+    with pytest.raises(UserError, match=r"objective\.terms=parts_of_mine:hook fails on two tensors \(6, 5\)"):
+        prepare(run("objective.terms=[{what: '@:hook'}]"))
 
 
 def test_a_source_that_changes_after_the_plan_is_refused(

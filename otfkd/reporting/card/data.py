@@ -1,6 +1,7 @@
 """What a card says of what a model was trained on: sentences, or examples with labels."""
 
-from otfkd.config.sections import DataConfig, ObjectiveConfig
+from otfkd.config.objective import ObjectiveConfig
+from otfkd.config.sections import DataConfig
 from otfkd.data.labelled import LEARNS_FROM, in_words
 from otfkd.reporting.card.history import UNKNOWN, History
 from otfkd.runs.summary import stopped_early

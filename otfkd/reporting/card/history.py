@@ -50,7 +50,7 @@ class History:
     def distils(self) -> bool | None:
         """Whether the run learns from a teacher; None where that is unknown."""
         objective = self.config.objective
-        return None if objective is None else objective.kd_weight > 0
+        return None if objective is None else objective.distils
 
     @property
     def taught(self) -> bool | None:

@@ -1,6 +1,8 @@
 """What a card says of how a model learnt: its losses, whether from labels, and whether from a teacher."""
 
-from otfkd.config.sections import ModelConfig, ObjectiveConfig
+from otfkd.config.objective import ObjectiveConfig
+from otfkd.config.sections import ModelConfig
+from otfkd.config.terms import Term, reads
 from otfkd.reporting.card.history import UNKNOWN, History
 from otfkd.reporting.card.schedule import exchange, restarts
 
@@ -18,7 +20,8 @@ def method(history: History) -> str:
         lines.append("The student starts from the initial teacher's weights.")
     lines += _dropout(history.config.model)
     if history.distils:
-        lines += [*_distillation(objective), *_exchange(history, objective)]
+        lines += [line for term in objective.all_terms if term.of_teacher for line in _distillation(term)]
+        lines += _exchange(history, objective)
     else:
         lines += _nothing_distilled(history)
     return "\n".join(lines)
@@ -75,47 +78,54 @@ def _from_sentences(objective: ObjectiveConfig) -> list[str]:
     ]
     if objective.mask_repeats:
         lines.append("Equal sentences of a batch do not repel each other, and are in no list of similarities.")
-    if objective.consistency_weight:
-        lines.append(
-            "The similarities that either view gives are drawn together, with weight "
-            f"{objective.consistency_weight:g} (the ranking consistency of RankCSE, Liu et al. 2023)."
-        )
-    if objective.mlm_weight:
-        lines.append(f"SimCSE's masked language loss is added, with weight {objective.mlm_weight:g}.")
+    for term in objective.all_terms:
+        if term.what == "consistency":
+            lines.append(
+                "The similarities that either view gives are drawn together, with weight "
+                f"{term.weight:g} (the ranking consistency of RankCSE, Liu et al. 2023)."
+            )
+        if term.what == "mlm":
+            lines.append(f"SimCSE's masked language loss is added, with weight {term.weight:g}.")
+        if not term.of_teacher:
+            lines += _ramps(term)
     return lines
 
 
-def _distillation(objective: ObjectiveConfig) -> list[str]:
+def _distillation(term: Term) -> list[str]:
     """What of a teacher is learnt, and how much it weighs."""
-    lines = [f"{_matched(objective)}, with weight {objective.kd_weight:g}."]
-    if not objective.compares_embeddings:
-        views = "within its first view" if objective.lists == "one_view" else "between its two views"
+    lines = [f"{_matched(term)}, with weight {term.weight:g}."]
+    if not term.compares_embeddings:
+        views = "within its first view" if term.lists == "one_view" else "between its two views"
         lines.append(f"The student's cosines are those {views}.")
-    if objective.kd_ramp is not None:
-        since = "the first teacher" if objective.kd_ramp == "first" else "each teacher anew"
-        lines.append(
-            f"That weight is reached in a {objective.kd_ramp_shape} rise over {objective.kd_ramp_steps} steps from "
-            f"{since}."
-        )
-    if objective.group_p is not None:
-        lines.append(f"The teacher's cosines are shuffled within groups of rank, p = {objective.group_p:g}.")
-    if objective.group_size is not None:
-        lines.append(
-            f"The teacher's cosines are shuffled within groups of rank, {objective.group_size} sentences each."
-        )
+    lines += _ramps(term)
+    if reads(term.what, "group_p") and term.group_p is not None:
+        lines.append(f"The teacher's cosines are shuffled within groups of rank, p = {term.group_p:g}.")
+    if reads(term.what, "group_size") and term.group_size is not None:
+        lines.append(f"The teacher's cosines are shuffled within groups of rank, {term.group_size} sentences each.")
     return lines
 
 
-def _matched(objective: ObjectiveConfig) -> str:
-    student = _moving(objective.temperature_student, objective.temperature_student_final)
-    teacher = _moving(objective.temperature_teacher, objective.temperature_teacher_final)
+def _ramps(term: Term) -> list[str]:
+    """How its weight rises and falls."""
+    lines, shape = [], term.ramp_shape
+    if term.ramp is not None:
+        since = {"run": "the first", "first": "the first teacher", "rotation": "each teacher anew"}[term.ramp]
+        lines.append(f"That weight is reached in a {shape} rise over {term.ramp_steps} steps from {since}.")
+    if term.fade_steps is not None:
+        lines.append(f"That weight falls to 0, in a {shape} fall over the last {term.fade_steps} steps.")
+    return lines
+
+
+def _matched(term: Term) -> str:
+    student = _moving(term.temperature_student, term.temperature_student_final)
+    teacher = _moving(term.temperature_teacher, term.temperature_teacher_final)
     of_cosines = "The student also learns the cosines within the batch that a teacher gives"
     of_vectors = "The student also learns the teacher's vectors themselves"
     mapped = "through a linear map where widths differ, which is not exported"
-    match objective.kd:
+    match term.what:
         case "ce" | "kl" | "js":
             return (
-                f"{of_cosines}: each sentence's softmax over the others, by {_divergence(objective)}, at temperature "
+                f"{of_cosines}: each sentence's softmax over the others, by {_divergence(term)}, at temperature "
                 f"{student} of the student and {teacher} of the teacher"
             )
         case "listmle":
@@ -125,7 +135,7 @@ def _matched(objective: ObjectiveConfig) -> str:
             )
         case "rank_margin":
             return (
-                f"{of_cosines}: for each two that they order, the student's are to be {objective.margin:g} apart "
+                f"{of_cosines}: for each two that they order, the student's are to be {term.margin:g} apart "
                 "(pairwise margins)"
             )
         case "mse":
@@ -136,8 +146,8 @@ def _matched(objective: ObjectiveConfig) -> str:
             return f"{of_cosines}, by a loss of the author's own, `{path}`"
 
 
-def _divergence(objective: ObjectiveConfig) -> str:
-    match objective.kd, objective.lists:
+def _divergence(term: Term) -> str:
+    match term.what, term.lists:
         case "kl", _:
             return "Kullback-Leibler divergence"
         case "js", _:
@@ -154,6 +164,9 @@ def _moving(start: float, final: float | None) -> str:
 
 def _exchange(history: History, objective: ObjectiveConfig) -> list[str]:
     config = history.config
-    return exchange(
-        config.schedule, config.teacher, members=history.initial_members, vectors=objective.compares_embeddings
-    )
+    by_vectors = {term.compares_embeddings for term in objective.all_terms if term.of_teacher}
+    compared = "losses against those who teach together"
+    if False in by_vectors:
+        vectors = ", and the losses against their vectors," if True in by_vectors else ""
+        compared = f"similarities of those who teach together{vectors}"
+    return exchange(config.schedule, config.teacher, members=history.initial_members, compared=compared)

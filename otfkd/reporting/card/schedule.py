@@ -5,7 +5,7 @@ from otfkd.reporting.card.history import UNKNOWN
 
 
 def exchange(
-    schedule: Schedule | None, teacher: TeacherConfig | None, *, members: int, vectors: bool
+    schedule: Schedule | None, teacher: TeacherConfig | None, *, members: int, compared: str
 ) -> list[str]:  # fmt: skip
     """Who replaces the teacher, when and under what conditions, in sentences.
 
@@ -13,7 +13,7 @@ def exchange(
         schedule: of the run; None where it is unknown.
         teacher: the initial one; None where it is unknown.
         members: how many the initial teacher has.
-        vectors: whether the teacher's vectors are matched, and not lists of similarities.
+        compared: what of those who teach together is put together.
     """
     match schedule, teacher:
         case None, _:
@@ -26,16 +26,16 @@ def exchange(
             ]
         case Schedule(trigger="never"), _:
             stays = "The teachers are" if members > 1 else "The teacher is"
-            return [f"{stays} the same throughout.", *([_together(schedule, vectors)] if members > 1 else [])]
+            return [f"{stays} the same throughout.", *([_together(schedule, compared)] if members > 1 else [])]
         case Schedule(trigger="follow"), _:
-            return [_follows(schedule, teacher), *([_together(schedule, vectors)] if members > 1 else [])]
+            return [_follows(schedule, teacher), *([_together(schedule, compared)] if members > 1 else [])]
         case _:
             several = members > 1 or schedule.retain != "replace"
             return [
                 "On the fly: cached snapshots of the student itself rotate into the teacher's place (Zhu 2024).",
                 _rule(schedule, teacher),
                 *_conditions(schedule),
-                *([_together(schedule, vectors)] if several else []),
+                *([_together(schedule, compared)] if several else []),
                 *_after_warmup(teacher),
                 *_begun_anew(schedule.on_rotation),
             ]
@@ -140,14 +140,13 @@ def _conditions(schedule: Schedule) -> list[str]:
     return said
 
 
-def _together(schedule: Schedule, vectors: bool) -> str:
+def _together(schedule: Schedule, compared: str) -> str:
     """How those who teach at the same time are put together."""
-    what = "losses against those who teach together" if vectors else "similarities of those who teach together"
     match schedule.aggregate:
         case "mean":
-            return f"The {what} are averaged."
+            return f"The {compared} are averaged."
         case "dev_weighted":
-            return f"The {what} are averaged, weighted by the softmax of their dev scores."
+            return f"The {compared} are averaged, weighted by the softmax of their dev scores."
         case "sample":
             return "Of those who teach together one is drawn for each batch."
 
