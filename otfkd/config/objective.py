@@ -34,6 +34,7 @@ class ObjectiveConfig(Node):
     group_size: GroupSize | None
     mlm_weight: NonNegativeFloat
     mlm_probability: Fraction
+    dims: Annotated[list[PositiveInt] | None, AddedLater()] = None  # sizes of the embedding that each are one
     terms: Annotated[list[TermConfig] | None, AddedLater()] = None  # in the place of kd, kd_weight and kd_ramp
 
     @property
@@ -115,6 +116,16 @@ class ObjectiveConfig(Node):
             raise ValueError(
                 "objective.mask_repeats=true takes entries out of the lists, of which a loss of your own, "
                 f"{named}={self.own_losses[0]}, is not told: leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _falls(self) -> Self:
+        dims = self.dims
+        if dims is not None and (not dims or dims != sorted(set(dims), reverse=True)):
+            raise ValueError(
+                f"objective.dims=[{','.join(map(str, dims))}] is no falling list of sizes: write the largest first, as "
+                "[384,256,128,64]"
             )
         return self
 

@@ -212,6 +212,7 @@ TRAINING: Mapping[str, tuple[Needs, ...]] = {
         Needs("objective.mlm_weight", lambda config: config.objective.predicts_tokens, "objective.mlm_weight=0.1"),
     ),
     "objective.terms": (_PLAIN,),
+    "objective.dims": (_PLAIN,),
     "schedule.every": (_trigger("every"),),
     "schedule.at": (_trigger("at"),),
     "schedule.first": (_trigger("geometric"),),

@@ -28,7 +28,7 @@ class RunDriver(L.Callback):
         stopping: whether a signal asked the run to stop.
         mirror: gets every point of metrics.jsonl too.
         run: what the run computes, as a hash or a name; a checkpoint of another is refused.
-        extra: further numbers of the student by name, which are logged as `extra/NAME` beside each dev score.
+        extra: further numbers of the student by the names that they are logged by, asked right after each dev score.
 
     Attributes:
         step: optimizer steps done.
@@ -104,8 +104,7 @@ class RunDriver(L.Callback):
         self.dev.see(score)
         if self.step > (self.plan.fills or 0):
             self.patience.see(score)
-        extra = {f"extra/{name}": value for name, value in self.extra(student).items()}
-        self.run_log.metrics(self.step, {"dev": score, **extra})
+        self.run_log.metrics(self.step, {"dev": score, **self.extra(student)})
         if self.dev.improved:
             self.checkpoints.save_best(student, {"step": self.step, "dev": score, "generation": self.generation})
 

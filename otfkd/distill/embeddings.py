@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss, normalize
+from torch.nn.functional import linear, mse_loss, normalize
 
 
 class Projections(nn.Module):
@@ -28,9 +28,10 @@ class Projections(nn.Module):
         """The student's embeddings, (B, d), as each teacher is to see them, (B, d_m): its own map, or none at d_m = d.
 
         Members of another width come from outside and keep their places; a snapshot of the student never needs a map.
+        Where only the first numbers of embeddings are given, they go through their part of the map.
 
         Args:
-            student: its embeddings.
+            student: its embeddings, or their first numbers.
             teachers: the members'.
             only: the place of the one member there is; all unless given.
         """
@@ -38,9 +39,14 @@ class Projections(nn.Module):
         with torch.autocast(student.device.type, enabled=False):
             student = student.float()
             return [
-                student if teacher.shape[-1] == self.width else self.maps[place](student)
+                student if teacher.shape[-1] == self.width else _mapped(self.maps[place], student)
                 for place, teacher in zip(places, teachers, strict=True)
             ]
+
+
+def _mapped(layer: nn.Module, student: Tensor) -> Tensor:
+    assert isinstance(layer, nn.Linear)
+    return linear(student, layer.weight[:, : student.shape[-1]], layer.bias)
 
 
 def embedding_distillation(student: Tensor, teacher: Tensor, metric: Literal["mse", "cosine"]) -> Tensor:

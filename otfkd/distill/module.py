@@ -77,7 +77,7 @@ class Distillation(TrainingModule):
         mask = torch.Generator().manual_seed(derived_seed(seed, "mlm", batch_idx, *own))
         config, twice = self.config.objective, batch.student.twice()
         embeddings = in_chunks(self.student, twice, self.config.trainer.chunk)
-        view1, view2 = (all_gather(view) for view in self.project(embeddings).chunk(2))
+        sizes = [self._cut(embeddings, size) for size in config.dims or [self.student.width]]
         only = self._drawn(batch_idx)
         teachers, weights = self.taught(batch, only)
         self.weightings = {
@@ -89,7 +89,7 @@ class Distillation(TrainingModule):
         }  # fmt: skip
         terms = objective(
             config,
-            Student(view1, view2, all_gather(embeddings.chunk(2)[0])),
+            sizes,
             [all_gather(member) for member in teachers],
             weights,
             self.weightings,
@@ -101,6 +101,12 @@ class Distillation(TrainingModule):
         )
         self.terms.append(terms)
         return terms.total
+
+    def _cut(self, embeddings: Tensor, size: int) -> Student:
+        """What the losses see of a batch's embeddings, (2B, d), at a size; over all processes."""
+        cut = embeddings[:, :size]
+        view1, view2 = (all_gather(view) for view in self.project(cut).chunk(2))
+        return Student(view1, view2, all_gather(cut.chunk(2)[0]))
 
     def _repeats(self, batch: Batch) -> Tensor:
         """Which sentences of the whole batch, over all processes, are one to the student."""

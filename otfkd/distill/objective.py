@@ -30,7 +30,7 @@ _DIVERGENCES: dict[str, Literal["ce", "kl", "js"]] = {"ce": "ce", "kl": "kl", "j
 
 @dataclass(frozen=True)
 class Student:
-    """What a batch became in the student.
+    """What a batch became in the student, whole or cut to a size d.
 
     Attributes:
         view1: (B, d), through the head where there is one.
@@ -61,7 +61,7 @@ class Terms:
 
 def objective(
     config: ObjectiveConfig,
-    student: Student,
+    sizes: Sequence[Student],
     teachers: Sequence[Tensor],
     weights: Sequence[float],
     now: Mapping[str, Weighting],
@@ -76,7 +76,8 @@ def objective(
 
     Args:
         config: which terms, and what they are made of.
-        student: the batch's embeddings.
+        sizes: the batch's embeddings: whole, or cut to each size that is to be one (Matryoshka, Kusupati et al. 2022).
+            Every loss of embeddings is then its mean over the sizes, which the paper and sentence-transformers add up.
         teachers: each member's embeddings of the same sentences, (B, d_m) of any width; none while the slot is empty.
         weights: of the members, summing to 1.
         now: the weighting of each term at this step, by its name.
@@ -86,7 +87,7 @@ def objective(
         mlm: the masked language loss of the same sentences.
         own: the losses of the user's own, by their import paths.
     """
-    contrastive = total = info_nce(student.view1, student.view2, config.temperature, repeats)
+    contrastive = total = _mean([info_nce(one.view1, one.view2, config.temperature, repeats) for one in sizes])
     added: dict[str, Tensor] = {}
     for term in config.all_terms:
         if term.of_teacher and not teachers:
@@ -95,11 +96,11 @@ def objective(
             assert mlm is not None
             value = mlm
         elif term.what == "consistency":
-            value = consistency(student.view1, student.view2, config.temperature, repeats)
+            value = _mean([consistency(one.view1, one.view2, config.temperature, repeats) for one in sizes])
         elif term.compares_embeddings:
-            value = _embeddings(term, student.embedding, teachers, weights, projections)
+            value = _mean([_embeddings(term, one.embedding, teachers, weights, projections) for one in sizes])
         else:
-            value = _lists(term, student, teachers, weights, now[term.name], generator, repeats, own.get(term.what))
+            value = _lists(term, sizes, teachers, weights, now[term.name], generator, repeats, own.get(term.what))
         added[term.name] = value
         total = total + now[term.name].weight * value
     return Terms(total, contrastive, added)
@@ -112,9 +113,13 @@ def repeated(tokens: Tokens) -> Tensor:
     return (kinds[:, None] == kinds).fill_diagonal_(False)
 
 
+def _mean(of_sizes: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(of_sizes)).mean()
+
+
 def _lists(
     term: Term,
-    student: Student,
+    sizes: Sequence[Student],
     teachers: Sequence[Tensor],
     weights: Sequence[float],
     now: Weighting,
@@ -122,9 +127,10 @@ def _lists(
     repeats: Tensor | None,
     own_loss: ListLoss | None,
 ) -> Tensor:
-    """The teachers' similarities, averaged (Xu et al. 2023, DistillCSE, eq. 7), into the student's."""
-    others = student.view1 if term.lists == "one_view" else student.view2
-    own = off_diagonal(cosine(student.view1, others))
+    """The teachers' similarities, averaged (Xu et al. 2023, DistillCSE, eq. 7), into the student's at each size.
+
+    The teachers' are those of whole embeddings: the best there are of what every size is to learn.
+    """
     members = [weight * off_diagonal(cosine(member, member)) for member, weight in zip(teachers, weights, strict=True)]
     target = torch.stack(members).sum(0)
     kept = None if repeats is None else ~off_diagonal(repeats)
@@ -132,16 +138,21 @@ def _lists(
         target = group_p(target, term.group_p, generator, kept)
     if term.group_size is not None:
         target = group_size(target, term.group_size, generator, kept)
-    if own_loss is not None:
-        return own_loss(own, target)
-    if term.what == "listmle":
-        return list_mle(own, target, temperature=now.temperature_student, kept=kept)
-    if term.what == "rank_margin":
-        return rank_margin(own, target, margin=term.margin, kept=kept)
-    return similarity_distillation(
-        own, target, temperature_student=now.temperature_student, temperature_teacher=now.temperature_teacher,
-        divergence=_DIVERGENCES[term.what], kept=kept,
-    )  # fmt: skip
+
+    def distance(student: Student) -> Tensor:
+        own = off_diagonal(cosine(student.view1, student.view1 if term.lists == "one_view" else student.view2))
+        if own_loss is not None:
+            return own_loss(own, target)
+        if term.what == "listmle":
+            return list_mle(own, target, temperature=now.temperature_student, kept=kept)
+        if term.what == "rank_margin":
+            return rank_margin(own, target, margin=term.margin, kept=kept)
+        return similarity_distillation(
+            own, target, temperature_student=now.temperature_student, temperature_teacher=now.temperature_teacher,
+            divergence=_DIVERGENCES[term.what], kept=kept,
+        )  # fmt: skip
+
+    return _mean([distance(student) for student in sizes])
 
 
 def _embeddings(
@@ -151,9 +162,12 @@ def _embeddings(
     weights: Sequence[float],
     projections: Callable[[Tensor, Sequence[Tensor]], list[Tensor]] | None,
 ) -> Tensor:
-    """The members' losses, averaged, each in its own space."""
+    """The members' losses, averaged, each in its own space; one as wide as the student is cut as the student is."""
     assert projections is not None
     metric: Literal["mse", "cosine"] = "mse" if term.what == "mse" else "cosine"
     projected = projections(embedding, teachers)
-    losses = [embedding_distillation(own, teacher, metric) for own, teacher in zip(projected, teachers, strict=True)]
+    losses = [
+        embedding_distillation(own, teacher[:, : own.shape[-1]], metric)
+        for own, teacher in zip(projected, teachers, strict=True)
+    ]
     return torch.stack([weight * loss for weight, loss in zip(weights, losses, strict=True)]).sum()

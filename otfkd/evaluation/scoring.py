@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+from torch import Tensor
+
 from otfkd.base.errors import DivergenceError, UserError
 from otfkd.base.hashing import hash_weights
 from otfkd.base.provenance import environment
@@ -26,7 +28,7 @@ from otfkd.evaluation.relatedness import PROTOCOL as SUPERVISED
 from otfkd.evaluation.relatedness import evaluate_relatedness
 from otfkd.evaluation.retrieval import PROTOCOL as RETRIEVAL
 from otfkd.evaluation.retrieval import evaluate_retrieval
-from otfkd.evaluation.sts import COLLAPSED, PROTOCOL, StsScore, average, embed, evaluate, score_task
+from otfkd.evaluation.sts import COLLAPSED, PROTOCOL, StsScore, average, cut, embed, score_task
 from otfkd.evaluation.transfer import PROTOCOLS, evaluate_transfer
 from otfkd.models.encoder import Encoder
 from otfkd.models.registry import find_model, load_encoder, saved_pooler
@@ -61,13 +63,28 @@ def dev_score(encoder: Encoder, suite: Suite, config: EvaluationConfig) -> float
     Raises:
         DivergenceError: it is undefined, so that the model cannot be selected.
     """
-    scores = evaluate(
+    return dev_scores(encoder, suite, config)[0]
+
+
+def dev_scores(encoder: Encoder, suite: Suite, config: EvaluationConfig) -> tuple[float, dict[int, float]]:
+    """The number that selects checkpoints, and what it is at each smaller size of the embedding that has one.
+
+    Raises:
+        DivergenceError: as `dev_score`.
+    """
+    vectors = embed(
         encoder, (suite.dev,), batch_size=config.batch_size, max_length=config.max_length, compute=config.dev_compute
     )
-    dev = scores[suite.dev.name].all
+    dev = score_task(suite.dev, vectors).all
     if dev is None:
         raise DivergenceError(COLLAPSED)
-    return dev
+    at = {size: score_task(suite.dev, cut(vectors, size)).all for size in _smaller(encoder)}
+    return dev, {size: score for size, score in at.items() if score is not None}
+
+
+def _smaller(encoder: Encoder) -> list[int]:
+    """The sizes below its own to which a model's embeddings may be cut."""
+    return [size for size in encoder.dims if size < encoder.width]
 
 
 def score_rows(
@@ -90,8 +107,13 @@ def score_rows(
     if evaluators:
         facts["extra"] = extra_scores(evaluators, encoder, config.max_length)
     dev, test = {suite.dev.name: scores[suite.dev.name]}, {task.name: scores[task.name] for task in suite.test}
-    selecting = Row(**facts, split="dev", **_scored(dev), geometry=geometry(suite.dev, vectors).as_dict())
-    return [selecting, *([Row(**facts, split="test", **_scored(test))] if test else [])]
+    selecting = Row(
+        **facts, split="dev", **_scored(dev), sizes=_sizes(encoder, (suite.dev,), vectors),
+        geometry=geometry(suite.dev, vectors).as_dict(),
+    )  # fmt: skip
+    if not test:
+        return [selecting]
+    return [selecting, Row(**facts, split="test", **_scored(test), sizes=_sizes(encoder, suite.test, vectors))]
 
 
 def score_tests(encoder: Encoder, tasks: Sequence[TestTask], config: EvaluationConfig, origin: Origin) -> Row:
@@ -100,11 +122,13 @@ def score_tests(encoder: Encoder, tasks: Sequence[TestTask], config: EvaluationC
     Raises:
         DivergenceError: no task has a score.
     """
-    scores = evaluate(encoder, tasks, batch_size=config.batch_size, max_length=config.max_length)
+    vectors = embed(encoder, tasks, batch_size=config.batch_size, max_length=config.max_length)
+    scores = {task.name: score_task(task, vectors) for task in tasks}
     _refuse_collapsed(scores)
     return Row(
         **_facts(encoder, origin, _at_length(PROTOCOL, config)),
         **_scored(scores),
+        sizes=_sizes(encoder, tasks, vectors),
         split="test",
         suite="pairs",
         suite_sha256=checksum(tasks),
@@ -119,6 +143,7 @@ def score_geometry(encoder: Encoder, task: Task, config: EvaluationConfig, origi
     return Row(
         **_facts(encoder, origin, _at_length(f"{PROTOCOL}, {REJOINED}", config)),
         **_scored(scores),
+        sizes=_sizes(encoder, (task,), vectors),
         geometry=geometry(task, vectors).as_dict(),
         split=config.split or "dev",
         suite="geometry",
@@ -232,6 +257,18 @@ def _refuse_collapsed(scores: Mapping[str, StsScore]) -> None:
 
 def _scored(scores: dict[str, StsScore]) -> dict[str, Any]:
     return {"scores": {task: score.as_dict() for task, score in scores.items()}, "average": average(scores)}
+
+
+def _sizes(
+    encoder: Encoder, tasks: Sequence[Task], vectors: dict[str, Tensor]
+) -> dict[int, dict[str, float | None]] | None:
+    """The scores over all pairs at each smaller size of the embedding, and their averages; None where it has none."""
+    found: dict[int, dict[str, float | None]] = {}
+    for size in _smaller(encoder):
+        shorter = cut(vectors, size)
+        scores = {task.name: score_task(task, shorter) for task in tasks}
+        found[size] = {**{task: score.all for task, score in scores.items()}, "average": average(scores)}
+    return found or None
 
 
 def score_model(config: EvaluateConfig) -> list[Row]:

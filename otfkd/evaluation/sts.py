@@ -88,6 +88,11 @@ def score_task(task: Task, vectors: dict[str, Tensor]) -> StsScore:
     return StsScore(pooled, float(np.mean(each)), float(np.average(each, weights=sizes)), int(sizes.sum()))
 
 
+def cut(vectors: dict[str, Tensor], size: int) -> dict[str, Tensor]:
+    """The first numbers of each embedding, as sentence-transformers' `truncate_dim` gives them."""
+    return {sentence: vector[:size] for sentence, vector in vectors.items()}
+
+
 def _defined(similarities: NDArray[np.float64], gold: NDArray[np.float64]) -> float | None:
     try:
         return spearman(similarities, gold)

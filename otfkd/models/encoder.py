@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,11 @@ from otfkd.models.pooling import FIRST, LAYERED, pool
 
 
 class Head(nn.Module):
-    """SimCSE's Linear + tanh, (B, d) to (B, d), initialised as BERT's layers are (Gao et al. 2021, sec. 3)."""
+    """SimCSE's Linear + tanh, (B, d) to (B, d), initialised as BERT's layers are (Gao et al. 2021, sec. 3).
+
+    The first numbers of an embedding go through the part of the layer that they have by themselves, as the sizes of
+    Matryoshka's efficient variant share one layer (Kusupati et al. 2022, sec. 3).
+    """
 
     def __init__(self, width: int):
         super().__init__()
@@ -26,7 +30,8 @@ class Head(nn.Module):
         nn.init.zeros_(self.dense.bias)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        return torch.tanh(self.dense(pooled))
+        size = pooled.shape[-1]
+        return torch.tanh(nn.functional.linear(pooled, self.dense.weight[:size, :size], self.dense.bias[:size]))
 
 
 class Encoder(nn.Module):
@@ -40,11 +45,12 @@ class Encoder(nn.Module):
         prompt: what tokens are to be made with, put before every sentence.
         pool_prompt: whether the prompt's tokens count in pooling.
         normalize: whether embeddings are scaled to unit length.
+        dims: sizes to which embeddings may be cut, for training made them so, in falling order.
     """
 
     def __init__(
         self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pooler: Pooler, head: Head | None = None,
-        *, prompt: str = "", pool_prompt: bool = True, normalize: bool = False,
+        *, prompt: str = "", pool_prompt: bool = True, normalize: bool = False, dims: Sequence[int] = (),
     ):  # fmt: skip
         super().__init__()
         if (pooler == "cls_head") != (head is not None):
@@ -56,6 +62,7 @@ class Encoder(nn.Module):
         self.prompt = prompt
         self.pool_prompt = pool_prompt
         self.normalize = normalize
+        self.dims = tuple(dims)
         self.register_state_dict_post_hook(_keep_once)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_give_to_all)  # type: ignore[no-untyped-call]
         self._left_out = 0 if pool_prompt or not prompt else prompt_length(tokenizer, prompt)
@@ -64,7 +71,7 @@ class Encoder(nn.Module):
         """An encoder of the same weights, not copies of them, with another prompt."""
         return Encoder(
             self.backbone, self.tokenizer, self.pooler, self.head, prompt=prompt, pool_prompt=self.pool_prompt,
-            normalize=self.normalize,
+            normalize=self.normalize, dims=self.dims,
         )  # fmt: skip
 
     @property

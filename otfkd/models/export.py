@@ -74,7 +74,11 @@ def write_encoder(encoder: Encoder, folder: Path, max_length: int, prompts: Mapp
         "prompts": {**(prompts or {}), **default}, "default_prompt_name": next(iter(default), None),
         "similarity_fn_name": "cosine",
     })  # fmt: skip
-    _json(folder / NOTE, {"format": 1, "pooler": encoder.pooler, "max_length": max_length})
+    _json(folder / NOTE, {
+        "format": 1, "pooler": encoder.pooler, "max_length": max_length,
+        # Not sentence-transformers' truncate_dim, by which everybody would get shorter embeddings unasked.
+        **({"dims": list(encoder.dims)} if encoder.dims else {}),
+    })  # fmt: skip
 
 
 def _built_with(encoder: Encoder) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from otfkd.base.errors import UserError, first_line
+from otfkd.config.messages import shown
 from otfkd.config.sections import Pooler
 from otfkd.models.architecture import cut_layers, load_config, loader, refused
 from otfkd.models.dropout_rates import add_where_none, set_rates
@@ -21,7 +22,7 @@ from otfkd.models.found import find_model as find_model
 from otfkd.models.found import fingerprint_model as fingerprint_model
 from otfkd.models.packing import enable_packing
 from otfkd.models.probe import probe
-from otfkd.models.saved import normalizes, pools_prompt, saved_dense, saved_prompt, transformer_folder
+from otfkd.models.saved import normalizes, pools_prompt, saved_dense, saved_dims, saved_prompt, transformer_folder
 from otfkd.models.saved import saved_pooler as saved_pooler  # finding, loading and this are asked for together
 from otfkd.models.tokenizer import load_tokenizer
 
@@ -33,6 +34,7 @@ def load_encoder(
     *,
     train: bool = False,
     rates: tuple[float | None, float | None] = (None, None),
+    dims: Sequence[int] = (),
     section: str = "model",
 ) -> Encoder:
     """Load an encoder in float32 and evaluation mode, with the prompt that is saved with it.
@@ -44,11 +46,13 @@ def load_encoder(
         train: it will be trained: a pooler with untrained weights may be had, and embeddings keep their length, which
             a head reads.
         rates: of dropout in training, of hidden states and of attention; None is what the model's config has.
+        dims: sizes to which embeddings may be cut once it is trained; without training they are those saved with it.
         section: of the config that says all this, for messages.
 
     Raises:
         UserError: unreadable files, a tokenizer that is not the model's, no pooler known, more layers than there are,
-            a pooler without trained weights, dropout that has no place, or a model that cannot be run.
+            a pooler without trained weights, dropout that has no place, sizes above the embedding's, or a model that
+            cannot be run.
     """
     check_whole(transformer_folder(folder))
     chosen = pooler or _known_pooler(folder, section)
@@ -92,9 +96,18 @@ def load_encoder(
     encoder = Encoder(
         backbone, tokenizer, chosen, head, prompt=saved_prompt(folder), pool_prompt=pools_prompt(folder),
         normalize=pooler is None and not train and normalizes(folder),
+        dims=_sizes(dims, config.hidden_size) if train or pooler is not None else saved_dims(folder),
     ).eval()  # fmt: skip
     probe(encoder, folder)
     return encoder
+
+
+def _sizes(dims: Sequence[int], width: int) -> Sequence[int]:
+    """Sizes to be trained, none of which may be above the embedding's."""
+    if max(dims, default=0) > width:
+        told = f"objective.dims={shown(list(dims))} has sizes above the {width} numbers of an embedding"
+        raise UserError(f"{told}: leave them out")
+    return dims
 
 
 def _known_pooler(folder: Path, section: str) -> Pooler:

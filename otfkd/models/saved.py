@@ -125,6 +125,12 @@ def saved_length(folder: Path) -> int | None:
     return length
 
 
+def saved_dims(folder: Path) -> list[int]:
+    """The sizes to which the model's embeddings may be cut, as otfkd's own note has them; none where it has none."""
+    dims: list[int] = _settings(folder / NOTE).get("dims", [])
+    return dims
+
+
 def _modules(folder: Path) -> list[tuple[str, Path]]:
     """Kind and folder of each module, in order; a kind that is not sentence-transformers' own keeps its whole name."""
     if not (folder / MODULES).is_file():

@@ -91,6 +91,8 @@ class Row(BaseModel):
         scores: task to {all, mean, wmean, pairs}; None for what is undefined, all pairs being alike to the model.
         average: mean of the tasks' 'all', None where one is; of accuracies for transfer, of Pearsons for the supervised
             tasks, of nDCGs for retrieval.
+        sizes: by the first how many numbers of an embedding, where training made them one: each task's 'all' and the
+            average, beside those of the whole embedding.
         geometry: of the split's sentences, {alignment, uniformity, anisotropy, effective_rank, sentences, positives};
             dev rows of graded pairs have it, and test rows of evaluation=geometry.
         protocol: how the scores were made.
@@ -121,6 +123,7 @@ class Row(BaseModel):
     pooler: str
     scores: dict[str, dict[str, float | None]]
     average: float | None
+    sizes: dict[int, dict[str, float | None]] | None = Field(default=None, exclude_if=lambda cut: cut is None)
     geometry: dict[str, float] | None = None
     protocol: str
     suite: str

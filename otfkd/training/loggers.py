@@ -160,6 +160,8 @@ def final_scores(rows: Sequence[Row]) -> dict[str, float]:
     chosen = [row for row in rows if row.checkpoint == "selected"]
     scored = {f"{row.split}/average": row.average for row in chosen}
     scored |= {f"{row.split}/{task}": scores["all"] for row in chosen for task, scores in row.scores.items()}
+    for row in chosen:
+        scored |= _at_sizes(row)
     found = {name: score for name, score in scored.items() if score is not None}
     found |= {f"extra/{name}": value for name, value in (chosen[0].extra or {}).items()}
     cost = chosen[0].cost
@@ -168,3 +170,8 @@ def final_scores(rows: Sequence[Row]) -> dict[str, float]:
         if cost.peak_bytes is not None:
             found["cost/peak_bytes"] = cost.peak_bytes
     return found
+
+
+def _at_sizes(row: Row) -> dict[str, float | None]:
+    sizes = row.sizes or {}
+    return {f"{row.split}/{size}/{task}": score for size, of in sizes.items() for task, score in of.items()}

@@ -29,7 +29,7 @@ def describe(run: Run, models: Models) -> str:
         ("teacher", _teacher_line(run, teachers)),
         *_embeddings_lines(run, teachers),
         *_data_lines(run, student),
-        *_terms_lines(config.objective),
+        *_objective_lines(config.objective, student.width),
         ("evaluate", f"{config.evaluation.select or run.suite.dev.name} after {_steps(plan.evaluate)}"),
         ("cache", f"after {_steps(plan.cache)}"),
         ("rotate", _rotation_line(plan, config.schedule)),
@@ -198,11 +198,16 @@ def _embeddings_lines(run: Run, teachers: Sequence[Encoder]) -> list[tuple[str, 
     return [("embeddings", f"the teacher's of all sentences, {size} in {files[0].path.parent}, {there}")]
 
 
-def _terms_lines(objective: ObjectiveConfig) -> list[tuple[str, str]]:
-    """What is added up, where the config lists it."""
-    if objective.terms is None:
-        return []
-    return [("terms", "; ".join(["InfoNCE", *map(_term, objective.all_terms)]))]
+def _objective_lines(objective: ObjectiveConfig, width: int) -> list[tuple[str, str]]:
+    """What is added up, where the config lists it, and over which sizes of the embedding it is averaged."""
+    lines = []
+    if objective.terms is not None:
+        lines.append(("terms", "; ".join(["InfoNCE", *map(_term, objective.all_terms)])))
+    if objective.dims is not None:
+        sizes = ", ".join(map(str, objective.dims))
+        whole = "" if width in objective.dims else f", of which the {width} that select are not one"
+        lines.append(("sizes", f"losses are means over the first {sizes} of {width} numbers of an embedding{whole}"))
+    return lines
 
 
 def _term(term: Term) -> str:

@@ -29,7 +29,7 @@ from otfkd.distill.teacher import TeacherSlot
 from otfkd.distill.training import TrainingModule
 from otfkd.evaluation.also import score_also
 from otfkd.evaluation.extra import Evaluator, check_selects, extra_scores
-from otfkd.evaluation.scoring import Origin, dev_score, score_rows
+from otfkd.evaluation.scoring import Origin, dev_score, dev_scores, score_rows
 from otfkd.finetune.module import FineTuning
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.export import save_encoder
@@ -185,18 +185,25 @@ def _driver(
 
     select = config.evaluation.select
     said: dict[str, float] = {}  # by the evaluators, of the student whose dev score was asked for last
+    at_sizes: dict[str, float] = {}  # its scores where embeddings are cut, of the same embeddings
 
     def ask(student: Encoder) -> dict[str, float]:
         return broadcast(lambda: extra_scores(evaluators, student, config.evaluation.max_length))
 
     def evaluate(student: Encoder) -> float:
-        if select is None:
+        if select is not None:
+            said.update(ask(student))
+            return said[select]
+        if not config.objective.dims:
             return broadcast(lambda: dev_score(student, run.suite, config.evaluation))
-        said.update(ask(student))
-        return said[select]
+        dev, smaller = broadcast(lambda: dev_scores(student, run.suite, config.evaluation))
+        at_sizes.clear()
+        at_sizes.update({f"dev/{size}": score for size, score in smaller.items()})
+        return dev
 
     def extra(student: Encoder) -> dict[str, float]:
-        return ask(student) if select is None else dict(said)
+        found = ask(student) if select is None else said
+        return {**at_sizes, **{f"extra/{name}": value for name, value in found.items()}}
 
     told: dict[str, Any] = {"stopping": stopping, "mirror": mirror, "run": run.hash, "extra": extra}
     if isinstance(run.data, Examples):

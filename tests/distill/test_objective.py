@@ -56,7 +56,7 @@ def terms(
     if teachers is None:
         teachers = [] if teacher is None else [teacher]
     return objective(
-        chosen, Student(*views, embedding), teachers, weights if teachers else [],
+        chosen, [Student(*views, embedding)], teachers, weights if teachers else [],
         {term.name: weighting(term, 0, 1, first=0, latest=0) for term in chosen.all_terms},
         torch.Generator().manual_seed(seed),
         projections=Projections(16, [teacher.shape[-1] for teacher in teachers], 0), repeats=repeats, mlm=mlm,
@@ -112,7 +112,7 @@ def test_without_group_p_nothing_is_drawn() -> None:
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
     student = Student(VIEW1, VIEW2, EMBEDDING)
-    objective(config(), student, [TEACHER], [1.0], {"kd": Weighting(1.0, 0.05, 0.05)}, generator)
+    objective(config(), [student], [TEACHER], [1.0], {"kd": Weighting(1.0, 0.05, 0.05)}, generator)
     assert torch.equal(generator.get_state(), before)
 
 
@@ -138,7 +138,7 @@ def test_two_views_make_the_students_lists_and_leave_the_teachers_alone() -> Non
 
 def test_the_weighting_of_the_step_is_what_counts() -> None:
     student, now = Student(VIEW1, VIEW2, EMBEDDING), {"kd": Weighting(0.3, 0.2, 0.1)}
-    parts = objective(config(), student, [TEACHER], [1.0], now, torch.Generator())
+    parts = objective(config(), [student], [TEACHER], [1.0], now, torch.Generator())
     expected = similarity_distillation(lists(VIEW1), lists(TEACHER), temperature_student=0.2, temperature_teacher=0.1)
     torch.testing.assert_close(parts.added["kd"], expected)
     torch.testing.assert_close(parts.total, parts.contrastive + 0.3 * expected)

@@ -98,7 +98,7 @@ def test_the_loss_gets_the_lists_that_otfkds_own_get(write: Write) -> None:
     view1, view2, taught, taught2 = (torch.randn(5, 7, generator=torch.Generator().manual_seed(n)) for n in range(4))
     now = {"kd": Weighting(weight=0.5, temperature_student=1.0, temperature_teacher=1.0)}
     terms = objective(
-        config, Student(view1, view2, view1), [taught, taught2], [0.25, 0.75], now, torch.Generator(),
+        config, [Student(view1, view2, view1)], [taught, taught2], [0.25, 0.75], now, torch.Generator(),
         own={path: own_loss(path)},
     )  # fmt: skip
     own = off_diagonal(cosine(view1, view2))

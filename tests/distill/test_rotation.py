@@ -484,9 +484,9 @@ def test_several_given_teachers_teach_the_weighted_mean_of_their_similarities(
 ) -> None:
     seen: list[tuple[Tensor, Terms]] = []
 
-    def kept(config: Any, student: Student, *rest: Any, **more: Any) -> Terms:
-        terms = objective(config, student, *rest, **more)
-        seen.append((student.view1.detach(), terms))
+    def kept(config: Any, sizes: list[Student], *rest: Any, **more: Any) -> Terms:
+        terms = objective(config, sizes, *rest, **more)
+        seen.append((sizes[0].view1.detach(), terms))
         return terms
 
     asked = spied(monkeypatch)

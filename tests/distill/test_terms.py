@@ -43,7 +43,7 @@ def losses(chosen: ObjectiveConfig, view1: Tensor = VIEW1, *, step: int = 0, mlm
     """The losses of a batch in step `step` of ten, taught since the first."""
     now = {term.name: weighting(term, step, 10, first=0, latest=0) for term in chosen.all_terms}
     return objective(
-        chosen, Student(view1, VIEW2, EMBEDDING), [TEACHER], [1.0], now, torch.Generator().manual_seed(0),
+        chosen, [Student(view1, VIEW2, EMBEDDING)], [TEACHER], [1.0], now, torch.Generator().manual_seed(0),
         projections=Projections(6, [6], 0), mlm=mlm,
     )  # fmt: skip
 

@@ -194,6 +194,8 @@ CASES = {
          "the first teacher.", "masked language loss is added, with weight 0.1.\nThat weight falls to 0, in a sigmoid "
          "fall over the last 4 steps."),
         ("by 1 - cosine",)),
+    "sizes": Case((*STATIC, "objective.dims=[32,8]"),
+                  ("Every loss of embeddings is its mean over their first 32, 8 numbers (Matryoshka",)),
     "precomputed": Case((*STATIC, "teacher.precomputed=true"), ("computed once, before the first step", STAYS),
                         (ROTATES, "snapshot")),
     "given": Case((*OTFKD, "teacher={wide}", "teacher.pooler=cls"),

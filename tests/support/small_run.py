@@ -69,6 +69,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "corpus_data", lambda *_: None)
     monkeypatch.setattr(train, "labelled_data", lambda *_: None)
     monkeypatch.setattr(train, "dev_score", lambda student, *_: float(student.words.weight.detach().sum()))
+    monkeypatch.setattr(train, "dev_scores", lambda student, *_: (float(student.words.weight.detach().sum()), {}))
     monkeypatch.setattr(train, "diagnose", lambda *_: Comparison())
     # torch's own seeds every device that there may be, which takes longer than a step.
     monkeypatch.setattr(torch, "manual_seed", torch.default_generator.manual_seed)

@@ -78,6 +78,11 @@ def _from_sentences(objective: ObjectiveConfig) -> list[str]:
     ]
     if objective.mask_repeats:
         lines.append("Equal sentences of a batch do not repel each other, and are in no list of similarities.")
+    if objective.dims:
+        lines.append(
+            f"Every loss of embeddings is its mean over their first {', '.join(map(str, objective.dims))} numbers "
+            "(Matryoshka, Kusupati et al. 2022), so that these are embeddings too."
+        )
     for term in objective.all_terms:
         if term.what == "consistency":
             lines.append(

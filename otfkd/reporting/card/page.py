@@ -1,6 +1,6 @@
 """A model card: what an exported model is, what it was taught by, and how far its scores can be trusted."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -44,7 +44,7 @@ def model_card(
     )  # fmt: skip
     sections = {
         "": _summary(encoder, max_length, base),
-        "Use": _use(name, onnx),
+        "Use": _use(name, onnx, encoder.dims),
         "Method": _method(history),
         "Teachers": f"{UNKNOWN.capitalize()}." if history is None else teachers(history),
         "Data": f"{UNKNOWN.capitalize()}." if history is None else data(history),
@@ -105,7 +105,7 @@ def _summary(encoder: Encoder, max_length: int, base: str | None) -> str:
     return "\n".join(lines)
 
 
-def _use(name: str, onnx: bool) -> str:
+def _use(name: str, onnx: bool, dims: Sequence[int] = ()) -> str:
     text = f'''```python
 from sentence_transformers import SentenceTransformer
 
@@ -113,6 +113,11 @@ embeddings = SentenceTransformer("{name}").encode(["A man plays the guitar.", "S
 ```
 
 or with otfkd: `otfkd.load("{name}").encode(sentences)`.'''
+    if dims:
+        text += f"""
+
+Embeddings may be cut to their first {" or ".join(map(str, dims))} numbers:
+`SentenceTransformer("{name}", truncate_dim={dims[-1]})`."""
     if onnx:
         text += """
 
@@ -169,6 +174,7 @@ def _scores(history: History | None) -> str:
     if (chosen := history.row("dev", "selected")) is not None and chosen.extra:
         told = ", ".join(f"{name} {value:g}" for name, value in chosen.extra.items())
         lines += ["", f"By evaluators of the author's own, of the selected model: {told}."]
+    lines += _at_sizes(history)
     if first.suite == "mini":
         lines += ["", "The mini suite is generated: its scores show that a run works, not what a model is worth."]
     return "\n".join(lines)
@@ -178,6 +184,19 @@ def _chooser(history: History) -> str:
     """What chose the selected model."""
     evaluation = history.config.evaluation
     return "Dev" if evaluation is None or evaluation.select is None else f"The author's own {evaluation.select}"
+
+
+def _at_sizes(history: History) -> list[str]:
+    """The selected model's averages where its embeddings are cut."""
+    rows = [row for split in _SPLITS if (row := history.row(split, "selected")) is not None and row.sizes]
+    if not rows:
+        return []
+    lines = ["", "By the first how many numbers of an embedding, the selected model's averages:", ""]
+    lines += [f"| numbers | {' | '.join(row.split for row in rows)} |", f"|---{'|---' * len(rows)}|"]
+    for size in rows[0].sizes or ():
+        averages = (_told((row.sizes or {})[size]["average"]) for row in rows)
+        lines.append(f"| {size} | {' | '.join(averages)} |")
+    return lines
 
 
 def _column(row: Row | None) -> dict[str, str]:
