@@ -89,6 +89,21 @@ def test_the_pages_run_is_stopped_resumed_and_exported(
     assert "what the author's own code gives" in card and "By evaluators of the author's own" in card
 
 
+def test_the_pages_whole_objective_takes_the_place_of_every_loss(
+    given: Callable[..., list[str]], otfkd_command: Command
+) -> None:
+    (command,) = re.findall(r"`otfkd-train (.*objective.fn=.*)`", PAGE)
+    run = [text for text in given("whole") if not text.startswith("objective.kd=")]
+    trained = otfkd_command("train", *run, *shlex.split(command), "name=mine")
+    assert trained.code == 0, trained.err
+    logged = [json.loads(line) for line in (folder_in("whole") / "metrics.jsonl").read_text().splitlines()]
+    assert sum("loss" in line for line in logged) == 8 and not any(
+        "info_nce" in line or "kd" in line for line in logged
+    )
+    parts = read_rows(folder_in("whole") / "results.jsonl")[0].parts
+    assert parts is not None and "objective.fn=mine:attract" in parts
+
+
 def test_a_sweep_compares_a_loss_of_ones_own_with_otfkds(
     given: Callable[..., list[str]], otfkd_command: Command
 ) -> None:

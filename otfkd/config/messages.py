@@ -158,7 +158,7 @@ def explain(error: ErrorDetails, valid: Sequence[str], command: str) -> str:
         valid = [f"{key.rpartition('.')[0]}.{name}" for name in TermConfig.model_fields]
     if error["type"] == "extra_forbidden":
         return str(unknown_key(key, valid, f"{key}={error['input']}", command))
-    if error["type"] == "missing":
+    if error["type"] == "missing" or error["input"] == "":
         return _missing(key, of_terms=of_terms)
     if error["type"] == "value_error":  # keys that contradict each other: the validator says it all
         return error["msg"].removeprefix("Value error, ")

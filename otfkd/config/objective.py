@@ -34,6 +34,9 @@ class ObjectiveConfig(Node):
     group_size: GroupSize | None
     mlm_weight: NonNegativeFloat
     mlm_probability: Fraction
+    fn: Annotated[ImportPath | None, AddedLater()] = (
+        None  # the whole loss, of the user's own; no other key is then read
+    )
     dims: Annotated[list[PositiveInt] | None, AddedLater()] = None  # sizes of the embedding that each are one
     terms: Annotated[list[TermConfig] | None, AddedLater()] = None  # in the place of kd, kd_weight and kd_ramp
 
@@ -49,6 +52,8 @@ class ObjectiveConfig(Node):
     @property
     def all_terms(self) -> list[Term]:
         """The terms beside InfoNCE that count, in the order in which they are added."""
+        if self.fn is not None:
+            return []
         if self.terms is None:
             several = [self.kd_term] if self.kd_weight else []
         else:
@@ -82,6 +87,14 @@ class ObjectiveConfig(Node):
     def distils(self) -> bool:
         """Whether a teacher's term counts."""
         return any(term.of_teacher for term in self.all_terms)
+
+    def learns_from(self, teacher: str | None) -> bool:
+        """Whether a teacher is learnt from: by a term, or by a whole loss of the user's own, which gets any there is.
+
+        Args:
+            teacher: `teacher.source`; None where it is unknown.
+        """
+        return self.distils or (self.fn is not None and teacher != "none")
 
     @property
     def own_losses(self) -> list[str]:
@@ -126,6 +139,11 @@ class ObjectiveConfig(Node):
             raise ValueError(
                 f"objective.dims=[{','.join(map(str, dims))}] is no falling list of sizes: write the largest first, as "
                 "[384,256,128,64]"
+            )
+        if dims is not None and self.fn is not None:
+            raise ValueError(
+                f"objective.fn={self.fn} is the whole loss, which objective.dims would average over sizes: "
+                "leave one of them out"
             )
         return self
 

@@ -122,6 +122,8 @@ class Config(Root):
     @property
     def negatives_per_anchor(self) -> int:
         """In-batch negatives of each anchor over all processes, where it has any; accumulation adds none."""
+        if self.objective.fn is not None:
+            return 0
         match self.objective.supervised:
             case None:
                 return self.data.batch_size - 1
@@ -152,7 +154,8 @@ class Config(Root):
 
     @property
     def distils(self) -> bool:
-        return self.objective.distils
+        """Whether a teacher is learnt from."""
+        return self.objective.learns_from(self.teacher.source)
 
     @property
     def parts(self) -> dict[str, list[str]]:
@@ -211,7 +214,9 @@ def named_parts(
     evaluation: EvaluationConfig | None,
 ) -> dict[str, list[str]]:
     """The import paths of the parts of the user's own that a run uses, by the keys that name them."""
+    whole = None if objective is None else objective.fn
     named = {
+        "objective.fn": [] if whole is None else [whole],
         "objective.kd": objective.own_losses if objective is not None and objective.terms is None else [],
         "objective.terms": objective.own_losses if objective is not None and objective.terms is not None else [],
         "trainer.callbacks": [] if trainer is None else trainer.callbacks,

@@ -44,7 +44,7 @@ def _rotates(config: Any) -> bool:
 
 def _asked(config: Any) -> bool:
     """Whether there is use for a teacher: one that is not learnt from may still be rotated, as a control."""
-    return bool(config.objective.distils or _rotates(config) or config.schedule.trigger == "follow")
+    return bool(config.distils or _rotates(config) or config.schedule.trigger == "follow")
 
 
 def _caches(config: Any) -> bool:
@@ -77,7 +77,8 @@ def _listed(names: Sequence[str]) -> str:
 
 _PLAIN = _among("objective.supervised", None, take="objective=simcse or distill")
 _SINGLE = _among("objective.terms", None, take="objective.terms=null")
-_DISTILS = Needs("objective.kd_weight", lambda config: config.objective.distils, "objective=distill")
+_DISTILS = Needs("objective.kd_weight", lambda config: config.distils, "objective=distill")
+_PARTS = _among("objective.fn", None, take="objective.fn=null")  # what a whole loss of the user's own replaces
 _ASKED = Needs("objective.kd_weight", _asked, "objective=distill")
 _NAMED = Needs(  # where the student begins as the teacher, the teacher need not be asked
     "objective.kd_weight", lambda config: _asked(config) or config.student.init == "teacher", "objective=distill"
@@ -106,7 +107,8 @@ def _kd(key: str, *kinds: str) -> tuple[Needs, ...]:
         return bool(config.objective.terms is not None or config.objective.kd in kinds)
 
     counts = Needs("objective.kd_weight", lambda config: config.objective.distils and is_lent(config), _DISTILS.take)
-    return (counts, Needs("objective.kd", is_read, f"objective.kd={_listed(kinds)}")) if kinds else (counts,)
+    of_kinds = [Needs("objective.kd", is_read, f"objective.kd={_listed(kinds)}")] if kinds else []
+    return (_PARTS, counts, *of_kinds)
 
 
 def _from_hub(section: str, choice: str, *always: str) -> Needs:
@@ -185,15 +187,26 @@ TRAINING: Mapping[str, tuple[Needs, ...]] = {
     "teacher.warmup_steps": (_SELF,),
     "teacher.after_warmup": (_SELF, _DISTILS),
     "objective.temperature": (
+        _PARTS,
         _but("objective.supervised", "cosine_regression", "softmax", take="objective=supervised_simcse or cosent"),
     ),
-    "objective.mask_repeats": (_PLAIN,),
-    "objective.consistency_weight": (_PLAIN,),
-    "objective.kd": (_SINGLE, _DISTILS),
-    "objective.kd_weight": (_SINGLE,),
-    "objective.kd_ramp": (_SINGLE, _DISTILS),
-    "objective.kd_ramp_steps": (_SINGLE, _DISTILS),
+    "objective.mask_repeats": (
+        _PARTS,
+        _PLAIN,
+    ),
+    "objective.consistency_weight": (
+        _PARTS,
+        _PLAIN,
+    ),
+    "objective.kd": (_PARTS, _SINGLE, _DISTILS),
+    "objective.kd_weight": (
+        _PARTS,
+        _SINGLE,
+    ),
+    "objective.kd_ramp": (_PARTS, _SINGLE, _DISTILS),
+    "objective.kd_ramp_steps": (_PARTS, _SINGLE, _DISTILS),
     "objective.kd_ramp_shape": (
+        _PARTS,
         _SINGLE,
         _DISTILS,
         _but("objective.kd_ramp", None, take="objective.kd_ramp=first objective.kd_ramp_steps=N"),
@@ -206,13 +219,24 @@ TRAINING: Mapping[str, tuple[Needs, ...]] = {
     "objective.margin": _kd("margin", "rank_margin"),
     "objective.group_p": _kd("group_p"),
     "objective.group_size": _kd("group_size"),
-    "objective.mlm_weight": (_PLAIN,),
+    "objective.mlm_weight": (
+        _PARTS,
+        _PLAIN,
+    ),
     "objective.mlm_probability": (
+        _PARTS,
         _PLAIN,
         Needs("objective.mlm_weight", lambda config: config.objective.predicts_tokens, "objective.mlm_weight=0.1"),
     ),
-    "objective.terms": (_PLAIN,),
-    "objective.dims": (_PLAIN,),
+    "objective.terms": (
+        _PARTS,
+        _PLAIN,
+    ),
+    "objective.fn": (_PLAIN,),
+    "objective.dims": (
+        _PARTS,
+        _PLAIN,
+    ),
     "schedule.every": (_trigger("every"),),
     "schedule.at": (_trigger("at"),),
     "schedule.first": (_trigger("geometric"),),

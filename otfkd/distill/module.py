@@ -18,6 +18,7 @@ from otfkd.distill.gradcache import in_chunks, taught_in_chunks
 from otfkd.distill.mlm import MaskedLanguage
 from otfkd.distill.objective import Student, Terms, objective, repeated
 from otfkd.distill.own_loss import ListLoss
+from otfkd.distill.own_objective import WholeLoss
 from otfkd.distill.schedule import Plan
 from otfkd.distill.teacher import Precomputed, TeacherSlot
 from otfkd.distill.training import TrainingModule, mean
@@ -36,6 +37,7 @@ class Distillation(TrainingModule):
         config: the run's config.
         plan: between which rotations the learning rate decays, where it restarts.
         mlm: the head of the auxiliary loss, where the objective has one.
+        own_objective: the whole loss, where it is the user's own.
         own_losses: of two lists of similarities, those of the user's own that the objective names, by import path.
     """
 
@@ -48,11 +50,13 @@ class Distillation(TrainingModule):
         plan: Plan,
         mlm: MaskedLanguage | None = None,
         own_losses: Mapping[str, ListLoss] = MappingProxyType({}),
+        own_objective: WholeLoss | None = None,
     ):
         super().__init__(student, head, config, plan)
         self.teacher = teacher
         self.mlm = mlm
         self.own_losses = own_losses
+        self.own_objective = own_objective
         self.projections: Projections | None = None
         if config.objective.compares_embeddings:
             widths = [member.width for member in teacher.members if isinstance(member, Encoder | Precomputed)]
@@ -87,18 +91,23 @@ class Distillation(TrainingModule):
             )
             for term in (*config.all_terms, config.compared_term)
         }  # fmt: skip
-        terms = objective(
-            config,
-            sizes,
-            [all_gather(member) for member in teachers],
-            weights,
-            self.weightings,
-            shuffle,
-            projections=None if self.projections is None else partial(self.projections, only=only),
-            repeats=self._repeats(batch) if config.mask_repeats else None,
-            mlm=None if self.mlm is None else self.mlm(twice, mask),
-            own=self.own_losses,
-        )
+        members = [all_gather(member) for member in teachers]
+        if self.own_objective is not None:
+            whole = self.own_objective(sizes[0], members, weights)
+            terms = Terms(whole, whole, {})
+        else:
+            terms = objective(
+                config,
+                sizes,
+                members,
+                weights,
+                self.weightings,
+                shuffle,
+                projections=None if self.projections is None else partial(self.projections, only=only),
+                repeats=self._repeats(batch) if config.mask_repeats else None,
+                mlm=None if self.mlm is None else self.mlm(twice, mask),
+                own=self.own_losses,
+            )
         self.terms.append(terms)
         return terms.total
 
@@ -133,10 +142,9 @@ class Distillation(TrainingModule):
 
     def step_losses(self) -> dict[str, float]:
         terms, self.terms = self.terms, []
-        metrics = {
-            "loss": mean([term.total for term in terms]),
-            "info_nce": mean([term.contrastive for term in terms]),
-        }
+        metrics = {"loss": mean([term.total for term in terms])}
+        if self.own_objective is None:
+            metrics["info_nce"] = mean([term.contrastive for term in terms])
         added = [term for term in self.config.objective.all_terms if any(term.name in one.added for one in terms)]
         metrics |= {
             term.name: mean([one.added[term.name] for one in terms if term.name in one.added]) for term in added

@@ -1,6 +1,7 @@
 """A user's own loss of two lists of similarities, `package.module:function` in `objective.kd` or `objective.terms`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,8 +32,8 @@ def own_loss(path: str, key: str = "objective.kd") -> ListLoss:
     def loss(student: Tensor, teacher: Tensor) -> Tensor:
         with blaming(part), torch.autocast(student.device.type, enabled=False):
             value = part.value(student, teacher.detach())
-        if not _is_scalar(value):
-            raise UserError(f"{part} gave {_shown(value)}: {_SIGNATURE}")
+        if not is_scalar(value):
+            raise UserError(f"{part} gave {shown(value)}: {_SIGNATURE}")
         scalar: Tensor = value.float()
         return scalar
 
@@ -50,50 +51,65 @@ def check_own_loss(path: str, key: str = "objective.kd") -> None:
         UserError: it cannot be imported, or is no such function as a run needs.
     """
     part = resolve(key, path)
-    objection = _objection(part.value) if callable(part.value) else "is no function"
-    if objection is not None:
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (2 * torch.rand(6, 5, generator=generator) - 1 for _ in range(2))
+    student.requires_grad_()
+    objection = "is no function"
+    if callable(part.value):
+        objection = objection_to(
+            lambda: part.value(student, teacher), [student], [teacher], "cosines", "two tensors (6, 5)"
+        )
+    if objection:
         raise UserError(f"{part} {objection}: {_SIGNATURE}")
 
 
-def _objection(function: ListLoss) -> str | None:
-    """What is against a function as a loss; None where nothing is."""
-    generator = torch.Generator().manual_seed(0)
-    given = [2 * torch.rand(6, 5, generator=generator) - 1 for _ in range(2)]
-    student, teacher = given[0].clone().requires_grad_(), given[1].clone()
+def objection_to(
+    asked: Callable[[], Any], learning: Sequence[Tensor], constant: Sequence[Tensor], what: str, told: str
+) -> str:
+    """What is against a function as a loss, found by asking it twice; empty where nothing is.
+
+    Args:
+        asked: asks it for its value.
+        learning: what the student gives; a gradient must reach one of them, and nothing else.
+        constant: what else it is given.
+        what: what these are.
+        told: the same, with their sizes.
+    """
+    before = [tensor.detach().clone() for tensor in (*learning, *constant)]
     random = torch.get_rng_state()
     try:
-        first, again = function(student, teacher), function(student, teacher)
+        first, again = asked(), asked()
         draws = not torch.equal(random, torch.get_rng_state())
     except Exception as error:
-        return f"fails on two tensors (6, 5) ({type(error).__name__}: {first_line(error)})"
+        return f"fails on {told} ({type(error).__name__}: {first_line(error)})"
     finally:
         torch.set_rng_state(random)
-    if not _is_scalar(first):
-        return f"gives {_shown(first)}"
+    if not is_scalar(first):
+        return f"gives {shown(first)}"
     if not first.isfinite():
-        return f"gives {first.item()} for ordinary cosines"
-    if not (torch.equal(student, given[0]) and torch.equal(teacher, given[1])):
+        return f"gives {first.item()} for ordinary {what}"
+    if not all(torch.equal(one, other) for one, other in zip(before, (*learning, *constant), strict=True)):
         return "writes into the tensors that it is given"
-    if draws or not (_is_scalar(again) and torch.equal(first, again)):
+    if draws or not (is_scalar(again) and torch.equal(first, again)):
         return "draws random numbers, or gives another value when it is asked again"
-    if any(leaf is not student for leaf in _leaves(first)):
+    if any(all(leaf is not tensor for tensor in learning) for leaf in _leaves(first)):
         return "sends a gradient to a tensor of its own, which nothing trains or keeps"
-    return None if _reaches(first, student) else "gives no finite gradient to the student"
+    return "" if _reaches(first, learning) else "gives no finite gradient to the student"
 
 
-def _reaches(value: Tensor, student: Tensor) -> bool:
-    """Whether a gradient that is finite, and not 0 everywhere, reaches the student."""
+def _reaches(value: Tensor, learning: Sequence[Tensor]) -> bool:
+    """Whether gradients that are finite, and not 0 everywhere, reach what the student gives."""
     if not value.requires_grad:
         return False
-    (gradient,) = torch.autograd.grad(value, student, allow_unused=True)
-    return gradient is not None and bool(gradient.isfinite().all() and gradient.any())
+    found = [one for one in torch.autograd.grad(value, learning, allow_unused=True) if one is not None]
+    return all(bool(one.isfinite().all()) for one in found) and any(bool(one.any()) for one in found)
 
 
-def _is_scalar(value: object) -> bool:
+def is_scalar(value: object) -> bool:
     return isinstance(value, Tensor) and value.shape == () and value.is_floating_point()
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor {tuple(value.shape)} of {value.dtype}"
     return f"{value!r:.40}"

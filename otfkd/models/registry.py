@@ -93,17 +93,19 @@ def load_encoder(
             f"the tokenizer in {folder} has ids up to {most} and the model {rows} embeddings: give it its own"
         )
     head = _head(folder, config.hidden_size, section, train=train) if chosen == "cls_head" else None
+    as_saved = pooler is None and not train
     encoder = Encoder(
         backbone, tokenizer, chosen, head, prompt=saved_prompt(folder), pool_prompt=pools_prompt(folder),
-        normalize=pooler is None and not train and normalizes(folder),
-        dims=_sizes(dims, config.hidden_size) if train or pooler is not None else saved_dims(folder),
+        normalize=as_saved and normalizes(folder), dims=_sizes(folder, dims, config.hidden_size, as_saved=as_saved),
     ).eval()  # fmt: skip
     probe(encoder, folder)
     return encoder
 
 
-def _sizes(dims: Sequence[int], width: int) -> Sequence[int]:
-    """Sizes to be trained, none of which may be above the embedding's."""
+def _sizes(folder: Path, dims: Sequence[int], width: int, *, as_saved: bool) -> Sequence[int]:
+    """Sizes as saved with a model, or to be trained; of these none may be above the embedding's."""
+    if as_saved:
+        return saved_dims(folder)
     if max(dims, default=0) > width:
         told = f"objective.dims={shown(list(dims))} has sizes above the {width} numbers of an embedding"
         raise UserError(f"{told}: leave them out")

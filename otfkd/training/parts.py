@@ -10,6 +10,7 @@ from otfkd.base.errors import UserError
 from otfkd.config.parts import fingerprints
 from otfkd.config.schema import Config
 from otfkd.distill.own_loss import ListLoss, check_own_loss, own_loss
+from otfkd.distill.own_objective import WholeLoss, check_own_objective, own_objective
 from otfkd.evaluation.also import check_also
 from otfkd.evaluation.extra import Evaluator, check_evaluator, make_evaluators
 from otfkd.training.callbacks import check_callback, make_callbacks
@@ -26,11 +27,13 @@ class Parts:
     """What a run has of the user's own, its text aside.
 
     Attributes:
+        objective: the whole loss.
         losses: of two lists of similarities, by their import paths.
         callbacks: which take part in training.
         evaluators: which score beside the suite.
     """
 
+    objective: WholeLoss | None = None
     losses: Mapping[str, ListLoss] = field(default_factory=dict)
     callbacks: Sequence[L.Callback] = ()
     evaluators: Sequence[Evaluator] = ()
@@ -45,6 +48,8 @@ def check_parts(config: Config) -> dict[str, str]:
     Raises:
         UserError: one cannot be imported, or is not what its key needs.
     """
+    if config.objective.fn is not None:
+        check_own_objective(config.objective.fn, config.teacher.source)
     for key, paths in config.parts.items():
         for path in paths:
             if key in _CHECKS:
@@ -64,8 +69,9 @@ def make_parts(config: Config, known: dict[str, str]) -> Parts:
         UserError: one cannot be made, or its source is another by now or in this process.
     """
     named = config.parts
+    whole = None if config.objective.fn is None else own_objective(config.objective.fn)
     losses = {path: own_loss(path, key) for key in _LOSSES for path in named.get(key, ())}
-    parts = Parts(losses, make_callbacks(config.trainer.callbacks), make_evaluators(config.evaluation.extra))
+    parts = Parts(whole, losses, make_callbacks(config.trainer.callbacks), make_evaluators(config.evaluation.extra))
     other = [key for key, sha256 in fingerprints(named).items() if known.get(key) != sha256]
     if other:
         paths = ", ".join(named[other[0]])

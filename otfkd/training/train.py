@@ -2,8 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import lightning as L
@@ -23,7 +22,6 @@ from otfkd.distill.checkpoints import Checkpoints, check_names
 from otfkd.distill.divergence import explain_divergence
 from otfkd.distill.driver import RunDriver
 from otfkd.distill.module import Distillation, diagnose
-from otfkd.distill.own_loss import ListLoss
 from otfkd.distill.rotation import TeacherRotation
 from otfkd.distill.teacher import TeacherSlot
 from otfkd.distill.training import TrainingModule
@@ -42,7 +40,7 @@ from otfkd.runs.rows import Row
 from otfkd.training.batches import corpus_data, initial_teacher, labelled_data
 from otfkd.training.launch import first_process_speaks, join, launch
 from otfkd.training.loggers import final_scores, make_mirror
-from otfkd.training.parts import make_parts
+from otfkd.training.parts import Parts, make_parts
 from otfkd.training.plan_text import describe, planned
 from otfkd.training.progress import StepReport
 from otfkd.training.result import TrainResult as TrainResult
@@ -127,7 +125,7 @@ def _train(run: Run, models: Models, plan: str, watch: PointReceiver | None) -> 
     if not done:
         broadcast(lambda: _check_end(run, models.student, parts.evaluators))
         _describe_run(run, plan)
-    module, data = _learning(run, models, done, parts.losses)
+    module, data = _learning(run, models, done, parts)
     mirror = make_mirror(run, resumed=done > 0) if rank() == 0 else None
     with mirror or contextlib.nullcontext():
         with stop_flag() as stopping:
@@ -161,7 +159,7 @@ def _check_end(run: Run, student: Encoder, evaluators: Sequence[Evaluator]) -> N
 
 
 def _learning(
-    run: Run, models: Models, done: int, own_losses: Mapping[str, ListLoss] = MappingProxyType({})
+    run: Run, models: Models, done: int, parts: Parts | None = None
 ) -> tuple[TrainingModule, L.LightningDataModule]:
     """How the student learns, and from what: by itself and from teachers, or from labelled examples."""
     config, student = run.config, models.student
@@ -174,7 +172,8 @@ def _learning(
     if teacher.members:
         slot.install(teacher.members, config.teacher.weights, teacher.reads)
     data = corpus_data(run, run.data, student, teacher.inputs, done)
-    return Distillation(student, head, slot, config, run.plan, models.mlm, own_losses), data
+    losses, whole = ({}, None) if parts is None else (parts.losses, parts.objective)
+    return Distillation(student, head, slot, config, run.plan, models.mlm, losses, whole), data
 
 
 def _driver(

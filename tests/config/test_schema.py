@@ -85,6 +85,7 @@ def test_every_choice_of_every_group_composes(group: str) -> None:
     }
     for choice in options("objective"):
         needed[f"objective={choice}"] = ["teacher=minilm"] if choice.startswith(("distill", "rankcse")) else []
+    needed["objective=custom"] = ["objective.fn=a:b"]
     for choice in options(group):
         more = needed.get(f"{group}={choice}", needed.get(group, []))
         assert load_config([f"{group}={choice}", *more])
@@ -193,6 +194,7 @@ def test_an_impossible_size_is_refused(key: str) -> None:
         ("data=text", "data.path"),
         ("data=labelled", "data.path"),
         ("data=custom", "data.path"),
+        ("objective=custom", "objective.fn"),
         ("model=custom", "model.path"),
         ("teacher=custom", "teacher.path"),
     ],
@@ -369,6 +371,7 @@ def test_a_key_that_came_later_leaves_other_runs_their_names(default: Config) ->
         "teacher.precomputed",
         "objective.terms",
         "objective.dims",
+        "objective.fn",
         "data.grade_scale",
         "data.unique",
         "trainer.callbacks",
@@ -382,7 +385,7 @@ def test_a_key_that_came_later_leaves_other_runs_their_names(default: Config) ->
     assert hashed(default) == "7e14559728"
     stored = default.model_dump()
     del stored["teacher"]["precomputed"], stored["evaluation"]["extra"]
-    del stored["objective"]["terms"], stored["objective"]["dims"]
+    del stored["objective"]["terms"], stored["objective"]["dims"], stored["objective"]["fn"]
     del stored["model"]["dropout"], stored["model"]["attention_dropout"]
     for name in ("callbacks", "overfit_batches", "fast_dev_run", "patience"):
         del stored["trainer"][name]

@@ -79,7 +79,7 @@ OTHER: dict[str, Any] = {
     "objective.kd_ramp_shape": "sigmoid", "objective.lists": "two_views", "objective.temperature_student": 0.7,
     "objective.temperature_student_final": 0.9, "objective.temperature_teacher": 0.7,
     "objective.temperature_teacher_final": 0.9, "objective.margin": 0.9, "objective.group_p": 0.4,
-    "objective.kd_weight": 0.7, "objective.dims": [4, 2],
+    "objective.kd_weight": 0.7, "objective.dims": [4, 2], "objective.fn": "own:f",
     "objective.terms": [TermConfig(what="kl", weight=0.2), TermConfig(what="consistency")],
     "objective.group_size": 2, "objective.mlm_weight": 0.2, "objective.mlm_probability": 0.5, "schedule.every": 3,
     "schedule.at": [2, 3], "schedule.first": 3, "schedule.ratio": 1.5, "schedule.patience": 1, "schedule.start": 5,
@@ -116,7 +116,7 @@ def contexts() -> dict[str, tuple[tuple[str, ...], dict[str, Any]]]:
         needed = NEEDED.get(choice, {})
         found[f"schedule {choice}"] = (("objective/distill", f"schedule/{choice}"), {**SELF, **needed})
     idle: dict[str, Any] = {"schedule.cache_every": 2, "objective.mlm_weight": 0.1}
-    for choice in options("objective"):
+    for choice in set(options("objective")) - {"custom"}:  # which needs a function
         distils = choice.startswith(("distill", "rankcse"))
         found[f"objective {choice}"] = ((f"objective/{choice}",), MODEL if distils else idle)
     for kind in ("kl", "js", "listmle", "rank_margin", "mse", "cosine"):
@@ -298,7 +298,7 @@ HOMES = {
     "teacher.after_warmup": "schedule every", "objective.temperature": "simcse", "objective.mask_repeats": "simcse",
     "objective.consistency_weight": "simcse", "objective.kd": "several", "objective.kd_ramp": "objective distill",
     "objective.kd_ramp_steps": "several", "objective.lists": "several", "objective.kd_weight": "several",
-    "objective.terms": "several", "objective.dims": "simcse",
+    "objective.terms": "several", "objective.dims": "simcse", "objective.fn": "several",
     "objective.temperature_student_final": "several", "objective.temperature_teacher_final": "several",
     "objective.margin": "kd rank_margin", "objective.group_p": "several", "objective.group_size": "several",
     "schedule.every": "schedule every", "schedule.at": "schedule at", "schedule.first": "schedule geometric",

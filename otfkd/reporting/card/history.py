@@ -49,8 +49,8 @@ class History:
     @property
     def distils(self) -> bool | None:
         """Whether the run learns from a teacher; None where that is unknown."""
-        objective = self.config.objective
-        return None if objective is None else objective.distils
+        objective, teacher = self.config.objective, self.config.teacher
+        return None if objective is None else objective.learns_from(None if teacher is None else teacher.source)
 
     @property
     def taught(self) -> bool | None:

@@ -12,6 +12,12 @@ def method(history: History) -> str:
     match history.config.objective:
         case None:
             return f"{UNKNOWN.capitalize()}: the run keeps no objective that this version of otfkd can read."
+        case ObjectiveConfig(fn=str(path)) as objective:
+            taught = ", and of the embeddings of those who teach" if history.distils else ""
+            lines = [
+                f"A whole loss of the author's own, `{path}`, of a sentence's two embeddings under different dropout"
+                f"{taught}."
+            ]
         case ObjectiveConfig(supervised=None) as objective:
             lines = _from_sentences(objective)
         case objective:
@@ -170,7 +176,7 @@ def _moving(start: float, final: float | None) -> str:
 def _exchange(history: History, objective: ObjectiveConfig) -> list[str]:
     config = history.config
     by_vectors = {term.compares_embeddings for term in objective.all_terms if term.of_teacher}
-    compared = "losses against those who teach together"
+    compared = "" if objective.fn is not None else "losses against those who teach together"
     if False in by_vectors:
         vectors = ", and the losses against their vectors," if True in by_vectors else ""
         compared = f"similarities of those who teach together{vectors}"

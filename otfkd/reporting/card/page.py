@@ -60,7 +60,7 @@ def model_card(
 def _tags(history: History | None) -> list[str]:
     tags = ["sentence-transformers", "sentence-similarity", "feature-extraction", "otfkd"]
     objective = None if history is None else history.config.objective
-    if objective is not None and objective.supervised in (None, "simcse"):
+    if objective is not None and objective.supervised in (None, "simcse") and objective.fn is None:
         tags.append("simcse")
     if history is not None and history.taught:
         tags.append("knowledge-distillation")

@@ -13,7 +13,7 @@ def exchange(
         schedule: of the run; None where it is unknown.
         teacher: the initial one; None where it is unknown.
         members: how many the initial teacher has.
-        compared: what of those who teach together is put together.
+        compared: what of those who teach together is put together; empty where the loss itself is given all of it.
     """
     match schedule, teacher:
         case None, _:
@@ -143,6 +143,8 @@ def _conditions(schedule: Schedule) -> list[str]:
 def _together(schedule: Schedule, compared: str) -> str:
     """How those who teach at the same time are put together."""
     match schedule.aggregate:
+        case "mean" | "dev_weighted" if not compared:
+            return "The loss is given the share of each of those who teach together."
         case "mean":
             return f"The {compared} are averaged."
         case "dev_weighted":
