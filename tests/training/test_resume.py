@@ -29,6 +29,10 @@ VARIANTS = {
     "chunked": (
         "trainer.chunk=3", "trainer.accumulate=2", "precision=bfloat16", "objective=distill_group_p",
     ),
+    "terms, sizes": (
+        "objective.terms=[{{what: ce, group_p: 0.3, ramp: rotation, ramp_steps: 3}}, {{what: mse, weight: 0.5}},"
+        " {{what: consistency, fade_steps: 6}}]", "objective.dims=[32,16,5]",
+    ),
     "best": ("schedule.source=best", "schedule.cache_every=1"),
     "ema": ("schedule.source=ema", "schedule.ema.decay=0.7", "schedule.ema.shape=cosine"),
     "ema, bfloat16": ("schedule.source=ema", "precision=bfloat16", "schedule.ema.decay=0.7", "schedule.gate=2.0"),
