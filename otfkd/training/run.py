@@ -126,9 +126,7 @@ class Run:
         model = self.config.model
         torch.manual_seed(derived_seed(self.config.seed, "head"))  # the pooler cls_head may start untrained
         dims = self.config.objective.dims or ()
-        student = load_encoder(
-            self.base_folder, model.pooler, model.layers, train=True, rates=model.rates, dims=dims
-        )
+        student = load_encoder(self.base_folder, model.pooler, model.layers, train=True, rates=model.rates, dims=dims)
         return self._checked(student)
 
     def load_mlm(self, student: "Encoder") -> "MaskedLanguage | None":

@@ -143,7 +143,9 @@ def test_weights_that_are_not_read_are_said_to_be(
     )
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "export", "compare", "figures", "reproduce", "search", "runs", ""])
+@pytest.mark.parametrize(
+    "command", ["train", "eval", "export", "compare", "figures", "reproduce", "search", "runs", ""]
+)
 def test_every_command_tells_the_version(otfkd_command: Command, command: str) -> None:
     assert otfkd_command(*filter(None, [command]), "--version") == (0, "otfkd 0.1.0\n", "")
 
