@@ -9,7 +9,8 @@ from otfkd.base.progress import waiting
 from otfkd.config.composition import load_evaluate_config
 from otfkd.config.schema import Config
 from otfkd.config.sections import EvaluationConfig
-from otfkd.evaluation.scoring import Origin, make_scorer
+from otfkd.evaluation.rows import Origin
+from otfkd.evaluation.scoring import make_scorer
 from otfkd.models.registry import load_encoder
 from otfkd.runs.folder import RunFolder
 from otfkd.runs.rows import Row, read_rows, write_rows

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from otfkd.base.errors import UserError
 from otfkd.data.transfer import checksum
-from otfkd.evaluation.scoring import sts_protocol, transfer_protocol, transfer_tasks
+from otfkd.evaluation.rows import sts_protocol, transfer_protocol
+from otfkd.evaluation.scoring import transfer_tasks
 from otfkd.tables.jobs import Job
 from otfkd.tables.published import Key, Published
 from otfkd.training.run import Identity, identify

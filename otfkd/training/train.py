@@ -27,7 +27,7 @@ from otfkd.distill.teacher import TeacherSlot
 from otfkd.distill.training import TrainingModule
 from otfkd.evaluation.also import score_also
 from otfkd.evaluation.extra import Evaluator, check_selects, extra_scores
-from otfkd.evaluation.scoring import Origin, dev_score, dev_scores, score_rows
+from otfkd.evaluation.rows import Origin, dev_score, dev_scores, score_rows
 from otfkd.finetune.module import FineTuning
 from otfkd.models.encoder import Encoder, Head
 from otfkd.models.export import save_encoder

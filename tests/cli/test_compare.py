@@ -17,7 +17,7 @@ import otfkd.reporting.graded_pairs
 from otfkd.config.schema import Config
 from otfkd.data.sts import Subset, Suite, TestTask
 from otfkd.evaluation.encode import encode
-from otfkd.evaluation.scoring import Origin, score_rows
+from otfkd.evaluation.rows import Origin, score_rows
 from otfkd.evaluation.significance import Array, bootstrap_pairs, percentile_interval, williams_spearman
 from otfkd.evaluation.sts import similarities, spearman
 from otfkd.models.export import save_encoder

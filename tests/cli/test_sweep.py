@@ -14,7 +14,7 @@ import hydra.core.utils
 import pytest
 
 import otfkd.training.train
-from otfkd.evaluation.scoring import score_rows
+from otfkd.evaluation.rows import score_rows
 from otfkd.runs.folder import RunFolder
 from otfkd.runs.rows import read_rows
 from tests.support.commands import Command, assert_refused, finish, start, states, wait_for

@@ -14,7 +14,7 @@ import otfkd.training.train
 from otfkd.base.errors import Interrupted, UserError
 from otfkd.cli.sweep import SweepTask, run_sweep
 from otfkd.config.schema import Config
-from otfkd.evaluation.scoring import score_rows
+from otfkd.evaluation.rows import score_rows
 from otfkd.training.train import train
 from tests.support.callbacks import joined_by
 from tests.support.commands import Command, finish, start, states, wait_for

@@ -16,7 +16,7 @@ from otfkd.base.processes import rank
 from otfkd.config.schema import Config
 from otfkd.data.order import Order
 from otfkd.distill.module import Distillation
-from otfkd.evaluation.scoring import dev_score
+from otfkd.evaluation.rows import dev_score
 from otfkd.finetune.module import FineTuning
 from otfkd.training.train import train
 from tests.support.models import make_model

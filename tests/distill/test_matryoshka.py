@@ -26,7 +26,7 @@ from otfkd.distill.module import Distillation
 from otfkd.distill.objective import Student, Terms, objective
 from otfkd.distill.weighting import weighting
 from otfkd.evaluation.encode import encode
-from otfkd.evaluation.scoring import Origin, score_rows
+from otfkd.evaluation.rows import Origin, score_rows
 from otfkd.models.encoder import Head
 from otfkd.models.registry import load_encoder
 from otfkd.reporting.export import export

@@ -21,7 +21,8 @@ from otfkd.data.relatedness import RelatednessTask
 from otfkd.data.sts import DevTask, Suite, load_stsb
 from otfkd.data.transfer import Example, TransferTask
 from otfkd.evaluation.geometry import geometry
-from otfkd.evaluation.scoring import Origin, dev_score, score_model, score_rows
+from otfkd.evaluation.rows import Origin, dev_score, score_rows
+from otfkd.evaluation.scoring import score_model
 from otfkd.evaluation.sts import embed
 from otfkd.evaluation.transfer import PROTOCOLS
 from otfkd.models.encoder import Encoder, Head

@@ -24,7 +24,7 @@ from otfkd.base.errors import UserError
 from otfkd.base.hashing import hash_weights
 from otfkd.base.signals import stop_flag
 from otfkd.config.schema import Config
-from otfkd.evaluation.scoring import dev_score
+from otfkd.evaluation.rows import dev_score
 from otfkd.training.train import train
 from tests.support.callbacks import joined_by
 from tests.support.commands import Command, assert_refused

@@ -9,7 +9,7 @@ import otfkd.training.run
 from otfkd.base.errors import UserError
 from otfkd.config.composition import load_config
 from otfkd.data.sts import Suite, load_suite
-from otfkd.evaluation.scoring import Origin, score_rows
+from otfkd.evaluation.rows import Origin, score_rows
 from otfkd.models.registry import find_model, load_encoder
 from otfkd.training.train import train
 from tests.support.rows import defined

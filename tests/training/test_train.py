@@ -20,7 +20,7 @@ from otfkd.base.hashing import hash_weights
 from otfkd.config.schema import Config
 from otfkd.data.sts import Suite
 from otfkd.distill.teacher import TeacherSlot
-from otfkd.evaluation.scoring import Origin, score_rows
+from otfkd.evaluation.rows import Origin, score_rows
 from otfkd.models.registry import load_encoder
 from otfkd.runs.rows import read_rows
 from otfkd.training.run import Run, prepare
