@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from otfkd.base.errors import UserError
+
 _UNFINISHED = ".unfinished"  # ends the names of folders that only writers here make
 _FULL = 1 << 16  # bytes left of a disk that is full
 
@@ -90,6 +92,15 @@ class JsonLines:
         return self.path.stat().st_size
 
     def truncate(self, size: int) -> None:
+        """Cut back to a length that it had.
+
+        Raises:
+            UserError: it is shorter, as lines were lost.
+        """
+        if size > self.size():
+            raise UserError(
+                f"{self.path} has lost lines since the last checkpoint: restore it, or start anew with fresh=true"
+            )
         os.truncate(self.path, size)
 
     def drop_half_line(self) -> None:

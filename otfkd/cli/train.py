@@ -54,13 +54,14 @@ def show_sweep(jobs: Sequence[DictConfig]) -> None:
 
 def _result(config: Config) -> "TrainResult | None":
     """What became of a run; None in a process that does not speak for all. Skips need no torch, plans no Lightning."""
+    from otfkd.training.finished import skipped
     from otfkd.training.run import prepare
 
     alone = config.processes == 1 and torchrun_processes() is None and slurm_tasks() <= 1
     trial = config.trainer.fast_dev_run and not config.dry_run
     found = prepare(config) if alone and not trial else None
-    if found is not None and (skipped := found.skipped()) is not None:
-        return skipped
+    if found is not None and (there := skipped(found)) is not None:
+        return there
     if found is not None and config.dry_run:
         with waiting("loading"):
             from otfkd.training.plan_text import planned

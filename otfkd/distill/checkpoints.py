@@ -175,4 +175,5 @@ class Checkpoints:
 
     @staticmethod
     def _unreadable(path: Path, error: Exception) -> UserError:
-        return UserError(f"{path} cannot be read ({first_line(error)}): restore it, or start anew with fresh=true")
+        reason = first_line(error).partition(". ")[0]  # torch adds a lecture on how files break
+        return UserError(f"{path} cannot be read ({reason}): restore it, or start anew with fresh=true")

@@ -4,7 +4,6 @@ No other module spells a file name of a run.
 """
 
 import contextlib
-import fcntl
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from otfkd.base.errors import UserError, first_line
 from otfkd.base.files import clear_unfinished, whole_lines, write_text
+from otfkd.base.locks import is_held
 from otfkd.config.schema import Config
 from otfkd.config.stored import StoredConfig, read_settings
 from otfkd.runs.rotations import Follows, Refused, Rotated, read_record
@@ -151,6 +151,11 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def checksums_file(self) -> Path:
+        """The sha256 of each file of the exported model."""
+        return self.path / "model.sha256"
+
+    @property
     def results_file(self) -> Path:
         """The scores, written last: a run that has them is finished."""
         return self.path / "results.jsonl"
@@ -175,7 +180,7 @@ class RunFolder:
             return "kept aside"
         if self.finished:
             return "finished"
-        if self._locked:
+        if is_held(self._lock_file):
             return "training"
         if self.failure_file.is_file():
             return "failed"
@@ -184,18 +189,6 @@ class RunFolder:
     @property
     def _lock_file(self) -> Path:
         return self.path.parent / f".{self.path.name}.lock"
-
-    @property
-    def _locked(self) -> bool:
-        try:
-            with self._lock_file.open("rb") as file:
-                # Shared, so that of two who ask neither takes the other for a training.
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return False
-        except (FileNotFoundError, PermissionError):
-            return False
-        except OSError:  # held; or a file system without such locks, where the file is there while it is held
-            return True
 
     @contextlib.contextmanager
     def held(self, *, fresh: bool = False) -> Iterator[None]:
@@ -284,9 +277,9 @@ class RunFolder:
             return None
         try:
             return Provenance.model_validate_json(self.provenance_file.read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError):
             raise UserError(
-                f"{self.provenance_file} cannot be read ({first_line(error)}): train the run again"
+                f"{self.provenance_file} is not what a run writes there: restore it, or start anew with fresh=true"
             ) from None
 
     def read_metrics(self) -> list[tuple[int, dict[str, float]]]:
@@ -306,8 +299,17 @@ class RunFolder:
         return [Timing.model_validate(line) for line in _lines(self.timings_file)]
 
     def read_rows(self) -> list[Row]:
-        """The scores; none before the run is finished."""
-        return read_rows(self.results_file) if self.finished else []
+        """The scores; none before the run is finished.
+
+        Raises:
+            UserError: they cannot be read.
+        """
+        try:
+            return read_rows(self.results_file) if self.finished else []
+        except ValueError as error:
+            raise UserError(
+                f"{self.results_file} cannot be read ({first_line(error)}): give the command that wrote it again"
+            ) from None
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

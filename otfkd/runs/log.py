@@ -5,8 +5,9 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from otfkd.base.errors import UserError
 from otfkd.base.files import JsonLines
-from otfkd.base.processes import rank, rank_zero_only
+from otfkd.base.processes import broadcast, rank, rank_zero_only
 from otfkd.runs.folder import RunFolder
 from otfkd.runs.rotations import Follows, Refused, Rotated
 
@@ -95,11 +96,23 @@ class RunLog:
     def offsets(self) -> dict[str, int]:
         return {"metrics": self._metrics.size(), "rotations": self._rotations.size()}
 
-    @rank_zero_only
     def rewind(self, offsets: dict[str, int]) -> None:
-        """Cut the files back to where a checkpoint was saved; the logger begins with what is left."""
+        """Cut the files back to where a checkpoint was saved; the logger begins with what is left.
+
+        Raises:
+            UserError: a file has lost lines since then.
+        """
+        broadcast(lambda: self._rewind(offsets))
+
+    def _rewind(self, offsets: dict[str, int]) -> None:
         self._metrics.truncate(offsets["metrics"])
         self._rotations.truncate(offsets["rotations"])
+        timed = {timing.step for timing in self._folder.read_timings() if timing.event == "dev"}
+        if untimed := self._folder.read_dev_scores().keys() - timed:
+            raise UserError(
+                f"{self._folder.timings_file} does not say when the dev score of step {min(untimed)} came: restore it, "
+                "or start anew with fresh=true"
+            )
         if self._mirror is not None:
             rotations = map(_point, self._folder.read_rotations())
             self._mirror.begin(sorted([*self._folder.read_metrics(), *rotations], key=lambda point: point[0]))

@@ -15,6 +15,7 @@ from otfkd.evaluation.scoring import score_model
 from otfkd.runs.failure import Failure, told
 from otfkd.runs.folder import RunFolder
 from otfkd.runs.rows import Row, read_rows, write_rows
+from otfkd.runs.whole import unreadable
 from otfkd.tables.definition import RowSpec, TableSpec
 from otfkd.tables.published import Key, Published
 from otfkd.training.run import Run, prepare
@@ -248,7 +249,7 @@ def _day(folder: Path) -> str | None:
 def _score_untrained(job: Job) -> tuple[Path, list[Row]]:
     """Score an encoder as it comes, once: the scores are kept like a run's."""
     folder = untrained_folder(prepare(job.config))
-    if job.config.fresh or not folder.finished:
+    if job.config.fresh or not folder.finished or unreadable(folder):
         config = job.config
         wanted = EvaluateConfig(model=config.model, evaluation=config.evaluation, output=None, paths=config.paths)
         folder.finish(score_model(wanted))

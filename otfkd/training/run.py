@@ -24,7 +24,6 @@ from otfkd.models.found import find_model, fingerprint_model
 from otfkd.runs.folder import RunFolder, is_kept_aside, run_of
 from otfkd.runs.rows import FineTuned
 from otfkd.training.machine import check_logger, check_writable
-from otfkd.training.result import TrainResult
 
 if TYPE_CHECKING:
     import torch
@@ -159,14 +158,6 @@ class Run:
                 f"{self.folder} was begun with another {' and '.join(changed)} than there is now: "
                 "start anew with fresh=true"
             )
-
-    def skipped(self) -> TrainResult | None:
-        """What there is to say of a run that is finished and is not to be made again; None of any other."""
-        also = self.config.evaluation.also  # whose scores may be missing yet
-        if self.config.dry_run or self.config.fresh or also or not self.folder.finished:
-            return None
-        self.check_inputs()
-        return TrainResult(self.folder.path, "skipped", self.folder.read_plan(), self.folder.read_rows())
 
     def _checked(self, encoder: "Encoder") -> "Encoder":
         length = self.config.data.max_length

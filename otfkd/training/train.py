@@ -37,7 +37,9 @@ from otfkd.runs.failure import failure_kept
 from otfkd.runs.folder import Provenance
 from otfkd.runs.log import PointReceiver, Several
 from otfkd.runs.rows import Row
+from otfkd.runs.whole import seal_model
 from otfkd.training.batches import corpus_data, initial_teacher, labelled_data
+from otfkd.training.finished import mended
 from otfkd.training.launch import first_process_speaks, join, launch
 from otfkd.training.loggers import final_scores, make_mirror
 from otfkd.training.parts import Parts, make_parts
@@ -106,10 +108,10 @@ def _plan_and_train(config: Config, found: Run | None, watch: PointReceiver | No
         broadcast(lambda: held.enter_context(run.folder.held(fresh=config.fresh)))
         held.enter_context(failure_kept(run.folder.failure_file))
         broadcast(run.check_inputs)
-        if run.folder.finished:
-            also = broadcast(lambda: score_also(config, run.folder, run.device))
-            return TrainResult(run.folder.path, "skipped", plan, run.folder.read_rows(), also)
         with logging_to(run.folder.log_file(rank())):
+            if run.folder.finished and broadcast(lambda: mended(run, models.student)):
+                also = broadcast(lambda: score_also(config, run.folder, run.device))
+                return TrainResult(run.folder.path, "skipped", plan, run.folder.read_rows(), also)
             log.info("%s", plan)
             rows = _train(run, models, plan, watch)
             also = broadcast(lambda: score_also(config, run.folder, run.device))
@@ -270,6 +272,7 @@ def _test(
     check_names(weights, student.state_dict(), str(checkpoints.best))
     student.load_state_dict(weights)
     save_encoder(student, run.folder.model, config.evaluation.max_length)
+    seal_model(run.folder)
     selected = score(load_encoder(run.folder.model), "selected", facts["step"], facts["generation"])
     rows = [*selected, *(last or [row.model_copy(update={"checkpoint": "last"}) for row in selected])]
     run.folder.finish(rows)

@@ -60,7 +60,7 @@ def test_a_run_finishes_and_is_then_skipped(configure: Callable[..., Config]) ->
 def test_a_runs_folder_holds_what_the_design_lists(finished: TrainResult) -> None:
     assert {path.name for path in finished.folder.iterdir()} == {
         "config.yaml", "plan.txt", "provenance.json", "run.log", "metrics.jsonl", "rotations.jsonl", "timings.jsonl",
-        "snapshots", "checkpoints", "model", "results.jsonl",
+        "snapshots", "checkpoints", "model", "model.sha256", "results.jsonl",
     }  # fmt: skip
     held = {path.name for path in (finished.folder / "checkpoints").iterdir()}
     assert held == {"last.ckpt", "best.safetensors"}
