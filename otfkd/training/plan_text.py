@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from otfkd.base.memory import in_words
 from otfkd.config.objective import ObjectiveConfig
 from otfkd.config.schema import Config
 from otfkd.config.sections import Schedule
@@ -13,6 +14,7 @@ from otfkd.data.tokens import TokenCache
 from otfkd.distill.schedule import Plan
 from otfkd.models.dropout_rates import told_rates
 from otfkd.models.encoder import Encoder
+from otfkd.training.needs import at_once, disk, memory, parameter_count
 from otfkd.training.result import TrainResult
 from otfkd.training.run import Models, Run
 from otfkd.training.teacher_embeddings import embedding_files
@@ -25,7 +27,7 @@ def describe(run: Run, models: Models) -> str:
     config, plan, student, teachers = run.config, run.plan, models.student, models.teachers
     rows = [
         ("run", f"{run.folder} ({run.folder.state})"),
-        ("student", f"{run.base_folder}, pooler {student.pooler}, {_count(student):,} parameters"),
+        ("student", f"{run.base_folder}, pooler {student.pooler}, {parameter_count(student):,} parameters"),
         ("teacher", _teacher_line(run, teachers)),
         *_embeddings_lines(run, teachers),
         *_data_lines(run, student),
@@ -37,8 +39,8 @@ def describe(run: Run, models: Models) -> str:
         ("checkpoint", f"after {_steps(plan.checkpoint)}"),
         ("test", ", ".join([_test_line(run.suite), *(f"then evaluation={name}" for name in config.evaluation.also)])),
         *_parts_lines(run),
-        ("memory", f"about {_bytes(_memory(run, student, teachers))}{' each' if config.processes > 1 else ''}"),
-        ("disk", f"about {_bytes(_disk(run, student))}"),
+        ("memory", f"about {in_words(memory(run, student, teachers))}{' each' if config.processes > 1 else ''}"),
+        ("disk", f"about {in_words(disk(run, student))}"),
     ]
     return "\n".join(f"{name:<11}{value}" for name, value in rows)
 
@@ -99,7 +101,7 @@ def _data_lines(run: Run, student: Encoder) -> list[tuple[str, str]]:
         lines.append(
             (
                 "chunks",
-                f"{_at_once(config)} of a batch's {config.read_at_once // config.processes} embedded at once, "
+                f"{at_once(config)} of a batch's {config.read_at_once // config.processes} embedded at once, "
                 "each twice: for the loss of the whole batch, and to go back through",
             )
         )
@@ -178,7 +180,7 @@ def _when(plan: Plan, schedule: Schedule) -> str:
 def _teacher_line(run: Run, teachers: Sequence[Encoder]) -> str:
     if teachers:
         parts = [
-            f"{folder}, pooler {teacher.pooler}, {_count(teacher):,} parameters"
+            f"{folder}, pooler {teacher.pooler}, {parameter_count(teacher):,} parameters"
             for folder, teacher in zip(run.teachers, teachers, strict=True)
         ]
         return "; ".join(parts)
@@ -194,7 +196,7 @@ def _embeddings_lines(run: Run, teachers: Sequence[Encoder]) -> list[tuple[str, 
         return []
     files = embedding_files(run, teachers)
     there = "there already" if all(file.whole for file in files) else "computed before the first step, for all runs"
-    size = _bytes(sum(file.size for file in set(files)))
+    size = in_words(sum(file.size for file in set(files)))
     return [("embeddings", f"the teacher's of all sentences, {size} in {files[0].path.parent}, {there}")]
 
 
@@ -240,53 +242,5 @@ def _steps(steps: Iterable[int]) -> str:
     return ", ".join(map(str, ordered))
 
 
-def _bytes(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
-
-
-def _at_once(config: Config) -> int:
-    """Sentences embedded at once in each process."""
-    whole = config.read_at_once // config.processes
-    return min(config.trainer.chunk or whole, whole)
-
-
 def _share(config: Config) -> int:
     return config.data.batch_size // config.processes
-
-
-def _count(encoder: Encoder) -> int:
-    return sum(parameter.numel() for parameter in encoder.parameters())
-
-
-def _memory(run: Run, student: Encoder, teachers: Sequence[Encoder]) -> float:
-    """Bytes in each process: weights, gradients and two moments in float32, the teacher, and activations.
-
-    Activations by Korthikanti et al. 2022, eq. 2, s*b*h*(34 + 5*a*s/h) bytes a layer at 16 bits, for all that is read
-    at once.
-    """
-    config, shape = run.config, student.backbone.config
-    s, b, h = config.data.max_length, _at_once(config), shape.hidden_size
-    layer = s * b * h * (34 + 5 * shape.num_attention_heads * s / h)
-    width = 2 if config.precision.compute == "float32" else 1
-    taught, copies = sum(_count(teacher) for teacher in teachers), _copies(run) * _count(student)
-    held = copies if config.precomputes else taught + copies
-    training = 16.0 * _count(student) + 4.0 * held + width * float(layer * shape.num_hidden_layers)
-    return max(training, 4.0 * (taught + _count(student)))  # the latter while embeddings are precomputed
-
-
-def _copies(run: Run) -> int:
-    """Copies of the student that are held besides it: snapshots that teach, and its moving average."""
-    schedule, plan = run.config.schedule, run.plan
-    if not plan.rotate and plan.follows is None:
-        return 0
-    first = 1 if schedule.retain == "pool_initial" and run.config.teacher.source == "self" else 0
-    pool = 1 if schedule.retain == "replace" or schedule.trigger == "never" else first + schedule.pool_size
-    return pool + (1 if schedule.source == "ema" else 0)
-
-
-def _disk(run: Run, student: Encoder) -> float:
-    """Bytes: snapshots, the resumable checkpoint (weights and two moments), the best and the exported model."""
-    schedule = run.config.schedule
-    candidates = schedule.average_last if schedule.source == "average" else 1
-    snapshots = schedule.keep_snapshots + candidates + _copies(run) if run.plan.cache | run.plan.rotate else 0
-    return 4.0 * _count(student) * (snapshots + 3 + 1 + 1)

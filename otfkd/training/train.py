@@ -42,6 +42,7 @@ from otfkd.training.batches import corpus_data, initial_teacher, labelled_data
 from otfkd.training.finished import mended
 from otfkd.training.launch import first_process_speaks, join, launch
 from otfkd.training.loggers import final_scores, make_mirror
+from otfkd.training.needs import check_room
 from otfkd.training.parts import Parts, make_parts
 from otfkd.training.plan_text import describe, planned
 from otfkd.training.progress import StepReport
@@ -121,6 +122,7 @@ def _plan_and_train(config: Config, found: Run | None, watch: PointReceiver | No
 def _train(run: Run, models: Models, plan: str, watch: PointReceiver | None) -> list[Row]:
     config = run.config
     parts = make_parts(config, run.fingerprints)
+    broadcast(lambda: check_room(run, models.student, models.teachers))
     done = broadcast(lambda: _resume_step(run))
     if "wandb" in config.logger.names:
         broadcast(lambda: adopt(run, resumed=done > 0))

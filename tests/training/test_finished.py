@@ -29,7 +29,6 @@ OTHERS = [
     "provenance.json", "rotations.jsonl", "run.log", "snapshots/step-00000004.safetensors",
     "snapshots/step-00000008.safetensors", "timings.jsonl",
 ]  # fmt: skip
-QUICK = ["model", "model/model.safetensors", "model/modules.json", *SCORES, "checkpoints/best.safetensors"]
 
 
 def lose(path: Path) -> None:
@@ -72,9 +71,12 @@ def run(config: Config) -> Path:
     return folder
 
 
+QUICK = [(lose, "model"), (cut, "model/model.safetensors"), (lose, "model/modules.json"), (cut, "results.jsonl")]
+
+
 def cases(names: list[str]) -> list[Any]:
     return [
-        pytest.param(damage, name, marks=[] if name in QUICK and damage is lose else pytest.mark.slow)
+        pytest.param(damage, name, marks=[] if (damage, name) in QUICK else pytest.mark.slow)
         for name in names
         for damage in (lose, cut)
     ]

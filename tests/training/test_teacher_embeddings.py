@@ -273,7 +273,7 @@ def told(config: Config) -> dict[str, str]:
 
 
 def test_the_plan_says_what_is_computed_first_and_what_it_takes(run: Small, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("otfkd.training.plan_text._bytes", lambda size: f"{size:.0f} bytes")
+    monkeypatch.setattr("otfkd.training.plan_text.in_words", lambda size: f"{size:.0f} bytes")
     folder = Path(run().paths.cache) / "embeddings"
     expected = f"the teacher's of all sentences, {60 * (48 + 16) * 4} bytes in {folder}, "
     assert told(run())["embeddings"] == f"{expected}computed before the first step, for all runs"
