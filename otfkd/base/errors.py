@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import os
+import re
 from collections.abc import Iterator
 
 
@@ -32,7 +34,20 @@ _REFUSED = {
     errno.ENAMETOOLONG,
     errno.EMFILE,
     errno.EIO,
+    errno.EFBIG,
 }
+_NUMBERED = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")
+
+
+def refusal(error: Exception) -> int | None:
+    """The number of what the machine refuses, where an error says that; None for any other.
+
+    Libraries in Rust, and shutil where it copies folders, have it in their words alone.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (found := _NUMBERED.search(str(error))):
+        number = int(found[1] or found[2])
+    return number if number in _REFUSED else None
 
 
 @contextlib.contextmanager
@@ -40,16 +55,18 @@ def refusals_as_user_errors() -> Iterator[None]:
     """Make the user's error of what the machine refuses: no room, no permission, a name too long.
 
     Raises:
-        UserError: in the place of such an OSError.
+        UserError: in the place of such an error.
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in _REFUSED:
+    except UserError:
+        raise
+    except Exception as error:
+        if (number := refusal(error)) is None:
             raise
         raise UserError(
-            f"{error.filename or 'a file'} cannot be read or written ({error.strerror}): make room or change its "
-            "permissions, or name another folder, then give the same command again"
+            f"{getattr(error, 'filename', None) or 'a file'} cannot be read or written ({os.strerror(number)}): make "
+            "room or change its permissions, or name another folder, then give the same command again"
         ) from error
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from otfkd.base.errors import UserError
+from otfkd.base.errors import UserError, refusal
 
 _UNFINISHED = ".unfinished"  # ends the names of folders that only writers here make
 _FULL = 1 << 16  # bytes left of a disk that is full
@@ -20,31 +20,45 @@ _FULL = 1 << 16  # bytes left of a disk that is full
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path, not there yet; it becomes `path` if the block succeeds and vanishes if not."""
     # In a folder of its own: safetensors writes to a temporary file beside the one it is asked for.
-    with temporary_beside(path) as folder:
+    with _full_disk_named(path), temporary_beside(path) as folder:
         temporary = folder / path.name
-        try:
-            yield temporary
-            temporary.chmod(0o644)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except Exception as error:
-            if not isinstance(error, OSError) and shutil.disk_usage(folder).free < _FULL:
-                # torch and safetensors have errors of their own for a full disk.
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-            raise
+        yield temporary
+        temporary.chmod(0o644)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
 
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder; it becomes `path` if the block succeeds and vanishes if not."""
-    with temporary_beside(path) as temporary:
+    with _full_disk_named(path), temporary_beside(path) as temporary:
         yield temporary
         for part in (temporary, *temporary.rglob("*")):
             part.chmod(0o755 if part.is_dir() else 0o644)  # some writers let nobody else read
         if path.exists():
             shutil.rmtree(path)
         temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _full_disk_named(path: Path) -> Iterator[None]:
+    """Raise one error for a disk that is full, whichever library finds it so, with the name of what is written."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        number = refusal(error)
+        if number is None and isinstance(error, RuntimeError) and _free(path) < _FULL:
+            number = errno.ENOSPC  # torch only says that it could not write
+        if number not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def _free(path: Path) -> int:
+    return shutil.disk_usage(path.parent).free
 
 
 @contextlib.contextmanager
@@ -76,6 +90,12 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
+def append_text(path: Path, content: str) -> None:
+    """Add to a file's end."""
+    with _full_disk_named(path), path.open("a", encoding="utf-8") as file:
+        file.write(content)
+
+
 class JsonLines:
     """A file of one JSON object a line that grows while a run goes on and can be cut back to a checkpoint's length."""
 
@@ -85,8 +105,7 @@ class JsonLines:
         path.touch()
 
     def append(self, row: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+        append_text(self.path, json.dumps(row, allow_nan=False) + "\n")
 
     def size(self) -> int:
         return self.path.stat().st_size

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from otfkd.base.errors import UserError, first_line
+from otfkd.base.errors import UserError, first_line, refusal
 from otfkd.base.hashing import sha256_bytes
 from otfkd.config.groups import own_dirs
 
@@ -106,13 +106,15 @@ def blaming(part: object) -> Iterator[None]:
     """Say of what fails that it is the user's own part.
 
     Raises:
-        UserError: in the place of any other exception.
+        UserError: in the place of any other exception but what the machine refuses.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
+        if refusal(error) is not None:  # a full disk is no part's fault
+            raise
         raise UserError(f"{part} failed ({_told(error)}): correct it") from error
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from otfkd.base.files import read_json_lines, write_text
+from otfkd.base.files import append_text, read_json_lines, write_text
 
 
 class DevPoint(BaseModel):
@@ -157,8 +157,7 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 def append_row(path: Path, row: Row) -> None:
     """Add a row to a file of rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(row.model_dump_json() + "\n")
+    append_text(path, row.model_dump_json() + "\n")
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -28,8 +28,9 @@ def check_saved(student: Encoder, folder: Path, max_length: int) -> None:
         try:
             save_encoder(student, saved, max_length)
             again = load_encoder(saved)
-        except OSError:
-            raise
+        except OSError as error:
+            # The folder that the user knows, rather than the temporary one.
+            raise OSError(error.errno, error.strerror, str(folder)) from error
         except Exception as error:  # as many kinds as there are architectures
             raise UserError(
                 f"the student cannot be saved so that it can be read again ({first_line(error)}): "
