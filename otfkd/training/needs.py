@@ -112,6 +112,6 @@ def _activations(run: Run, student: "Encoder") -> float:
 def _scored_at_once(config: Config, student: "Encoder") -> float:
     """Of the one layer that scoring is in: four tensors of the model's width and two of its feed-forward, float32."""
     shape, scoring = student.backbone.config, config.evaluation
-    h = shape.hidden_size
-    inner = getattr(shape, "intermediate_size", None) or 4 * h  # not all architectures call it so
+    h = int(shape.hidden_size)
+    inner = int(getattr(shape, "intermediate_size", None) or 4 * h)  # not all architectures call it so
     return 4.0 * scoring.batch_size * scoring.max_length * (4 * h + 2 * inner)

@@ -194,12 +194,13 @@ def _driver(
         return broadcast(lambda: extra_scores(evaluators, student, config.evaluation.max_length))
 
     def evaluate(student: Encoder) -> float:
-        if select is not None:
-            said.update(ask(student))
-            return said[select]
-        if not config.objective.dims:
-            return broadcast(lambda: dev_score(student, run.suite, config.evaluation))
-        dev, smaller = broadcast(lambda: dev_scores(student, run.suite, config.evaluation))
+        with waiting(f"scoring on {select or run.suite.dev.name}"):
+            if select is not None:
+                said.update(ask(student))
+                return said[select]
+            if not config.objective.dims:
+                return broadcast(lambda: dev_score(student, run.suite, config.evaluation))
+            dev, smaller = broadcast(lambda: dev_scores(student, run.suite, config.evaluation))
         at_sizes.clear()
         at_sizes.update({f"dev/{size}": score for size, score in smaller.items()})
         return dev

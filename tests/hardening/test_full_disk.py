@@ -47,7 +47,7 @@ def fail(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, error: Exceptio
 
     def failing(*_: Any, **__: Any) -> None:
         free = shutil.disk_usage("/")._replace(free=0)
-        monkeypatch.setattr(files.shutil, "disk_usage", lambda *_: free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda *_: free)
         raise error
 
     monkeypatch.setattr(owner, name, failing)

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -121,7 +122,12 @@ def test_memory_that_may_not_do_is_warned_of(
 
 def test_room_is_looked_for_where_a_folder_will_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path] = []
-    usage = needs.shutil.disk_usage
-    monkeypatch.setattr(needs.shutil, "disk_usage", lambda path: (asked.append(path), usage(path))[1])
+    usage = shutil.disk_usage
+
+    def asking(path: Path) -> Any:
+        asked.append(path)
+        return usage(path)
+
+    monkeypatch.setattr(shutil, "disk_usage", asking)
     assert needs.free_disk(tmp_path / "a/b/c") > 0
     assert asked == [tmp_path]
