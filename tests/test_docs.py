@@ -19,6 +19,7 @@ from otfkd.config.composition import compose, load_config, prepare_overrides
 from otfkd.config.schema import Config, EvaluateConfig, Root
 from otfkd.tables.cited import pages, wrong_figures
 from otfkd.tables.definition import load_table
+from tests.support.pages import code
 
 DOCS = Path(__file__).parents[1] / "docs"
 ROOT = DOCS.parent
@@ -74,15 +75,6 @@ def test_every_field_report_is_held_by_tests_that_exist() -> None:
         assert tests and held.count("`") == 2 * len(tests), name
         for file, test in tests:
             assert f"\ndef {test}(" in (DOCS.parent / file).read_text(), f"{name} names {file}::{test}"
-
-
-def code(page: str) -> Iterator[str]:
-    """Every span and every line of code of a page that is not Python; a line's comment and prompt are left out."""
-    for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
-        if language != "python":
-            for line in block.replace("\\\n", " ").splitlines():
-                yield re.sub(r"\s#\s.*", "", line.removeprefix("$ "))
-    yield from re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL))
 
 
 def commands(page: str) -> Iterator[tuple[str, list[str]]]:
