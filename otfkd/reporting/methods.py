@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 from otfkd.base.errors import UserError, first_line
 from otfkd.config.differences import flat
 from otfkd.config.stored import StoredConfig
-from otfkd.runs.folder import Provenance, RunFolder, find_runs
+from otfkd.runs.folder import RunFolder, find_runs
+from otfkd.runs.origin import Provenance
 from otfkd.runs.rotations import Follows, Refused, Rotated
 
 Moment = tuple[int, int]  # an optimizer step, and whether before (0) or after (1) the rotation due there

@@ -3,7 +3,8 @@
 import math
 
 from otfkd.config.schema import Config
-from otfkd.runs.folder import RunFolder, Timing
+from otfkd.runs.folder import RunFolder
+from otfkd.runs.origin import Timing
 from otfkd.runs.rotations import Refused
 from otfkd.runs.rows import Cost, DevPoint
 

@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from otfkd.base.errors import UserError, first_line
 from otfkd.base.files import clear_unfinished, whole_lines, write_text
 from otfkd.base.locks import is_held
 from otfkd.config.schema import Config
 from otfkd.config.stored import StoredConfig, read_settings
+from otfkd.runs.origin import Provenance, Timing
 from otfkd.runs.rotations import Follows, Refused, Rotated, read_record
 from otfkd.runs.rows import Row, read_rows, write_rows
 
@@ -29,41 +30,6 @@ ROTATIONS = "rotations.jsonl"
 _KEPT = ".kept-"
 _PROVENANCE = "provenance.json"
 _PATIENCE = 0.5  # seconds for a lock: whoever asks for a run's state holds it for a moment
-
-
-class Provenance(BaseModel):
-    """What a run's numbers came from; what an earlier version did not write is unknown.
-
-    Attributes:
-        config_hash: names what the run computes.
-        seed: its seed.
-        fingerprints: content hashes of its inputs: `model`, `corpus`, `suite`, `teacher`.
-        environment: revision, versions, device, threads.
-        stopped: after which optimizer step of how many `trainer.patience` ended training; None where it did not.
-    """
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    config_hash: str
-    seed: int | None = None
-    fingerprints: dict[str, str] = {}
-    environment: dict[str, Any] = {}
-    stopped: tuple[int, int] | None = Field(default=None, exclude_if=lambda steps: steps is None)
-
-
-class Timing(BaseModel):
-    """A line of timings.jsonl: `seconds` since the log was opened, which each attempt at a run does anew.
-
-    `at` is the time of the calendar, in seconds since 1970.
-    """
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    event: str
-    seconds: float
-    at: float = 0.0
-    step: int | None = None
-    peak_bytes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,8 @@ from otfkd.models.export import save_encoder
 from otfkd.models.registry import load_encoder
 from otfkd.runs.cost import read_cost
 from otfkd.runs.failure import failure_kept
-from otfkd.runs.folder import Provenance
 from otfkd.runs.log import PointReceiver, Several
+from otfkd.runs.origin import Provenance
 from otfkd.runs.rows import Row
 from otfkd.runs.whole import seal_model
 from otfkd.training.batches import corpus_data, initial_teacher, labelled_data

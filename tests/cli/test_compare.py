@@ -23,7 +23,8 @@ from otfkd.evaluation.sts import similarities, spearman
 from otfkd.models.export import save_encoder
 from otfkd.models.registry import load_encoder
 from otfkd.runs.failure import failure_kept
-from otfkd.runs.folder import Provenance, RunFolder
+from otfkd.runs.folder import RunFolder
+from otfkd.runs.origin import Provenance
 from otfkd.runs.rows import Row, append_row, read_rows, write_rows
 from tests.support.commands import Command, Outcome, assert_refused
 from tests.support.copies import made_once

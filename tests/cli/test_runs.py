@@ -13,7 +13,8 @@ import pytest
 
 from otfkd.cli.run_table import COLUMNS
 from otfkd.config.composition import load_config
-from otfkd.runs.folder import Provenance, RunFolder
+from otfkd.runs.folder import RunFolder
+from otfkd.runs.origin import Provenance
 from tests.support.commands import Command, assert_refused
 
 

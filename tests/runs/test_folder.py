@@ -13,7 +13,8 @@ import pytest
 
 from otfkd.base.errors import UserError
 from otfkd.config.schema import Config
-from otfkd.runs.folder import Provenance, RunFolder, find_runs, run_of
+from otfkd.runs.folder import RunFolder, find_runs, run_of
+from otfkd.runs.origin import Provenance
 from otfkd.runs.rotations import Follows, Refused, Rotated
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from otfkd.config.schema import Config
-from otfkd.runs.folder import Provenance, RunFolder
+from otfkd.runs.folder import RunFolder
+from otfkd.runs.origin import Provenance
 from otfkd.runs.summary import find_run, read_summary
 
 

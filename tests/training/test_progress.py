@@ -10,6 +10,7 @@ import pytest
 import otfkd.training.train
 from otfkd.base import progress
 from otfkd.config.schema import Config
+from otfkd.evaluation.rows import dev_score
 from otfkd.training.train import train
 
 
@@ -32,7 +33,7 @@ def test_a_dev_score_is_shown_with_its_step_and_the_last_one_too(
 def test_a_dev_score_that_takes_long_is_announced(
     configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    score = otfkd.training.train.dev_score
+    score = dev_score
 
     def slowly(*given: Any) -> float:
         time.sleep(0.05)

@@ -11,7 +11,8 @@ from otfkd.config.schema import named_parts
 from otfkd.config.sections import StudentConfig
 from otfkd.config.stored import StoredConfig
 from otfkd.models.encoder import Encoder
-from otfkd.runs.folder import Provenance, RunFolder, run_of
+from otfkd.runs.folder import RunFolder, run_of
+from otfkd.runs.origin import Provenance
 from otfkd.runs.rotations import Follows, Refused, Rotated
 from otfkd.runs.rows import Row
 
