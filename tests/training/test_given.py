@@ -116,7 +116,7 @@ def contexts() -> dict[str, tuple[tuple[str, ...], dict[str, Any]]]:
         needed = NEEDED.get(choice, {})
         found[f"schedule {choice}"] = (("objective/distill", f"schedule/{choice}"), {**SELF, **needed})
     idle: dict[str, Any] = {"schedule.cache_every": 2, "objective.mlm_weight": 0.1}
-    for choice in set(options("objective")) - {"custom"}:  # which needs a function
+    for choice in sorted({*options("objective")} - {"custom"}):  # which needs a function
         distils = choice.startswith(("distill", "rankcse"))
         found[f"objective {choice}"] = ((f"objective/{choice}",), MODEL if distils else idle)
     for kind in ("kl", "js", "listmle", "rank_margin", "mse", "cosine"):
