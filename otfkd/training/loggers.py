@@ -1,12 +1,11 @@
 """Loggers that mirror what a run's own files say: none stops training, and none sends anything unless it is chosen."""
 
-import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
@@ -30,15 +29,14 @@ class Logger(Protocol):
     def finalize(self, status: str) -> None: ...
 
 
-def make_mirror(run: Run, *, resumed: bool) -> "Mirrors | None":
-    """What gives a run's points to the loggers it chose; None where it chose none.
+def make_mirrors(run: Run, *, resumed: bool) -> "list[Mirror]":
+    """What gives a run's points to the loggers it chose, each of which fails alone.
 
     Args:
         run: the run.
         resumed: whether it goes on from a checkpoint.
     """
-    mirrors = [_mirror(run, name, resumed) for name in run.config.logger.names]
-    return Mirrors(mirrors) if mirrors else None
+    return [_mirror(run, name, resumed) for name in run.config.logger.names]
 
 
 def _mirror(run: Run, name: LoggerName, resumed: bool) -> "Mirror":
@@ -60,30 +58,6 @@ def _local(run: Run, name: LoggerName, kind: type[CSVLogger] | type[TensorBoardL
     made = kind(folder.parent, name="", version=folder.name, **options)
     made.log_hyperparams(flat(run.config.model_dump(mode="json")))
     return made
-
-
-class Mirrors(contextlib.ExitStack):
-    """Gives a run's points to several loggers, each of which fails alone, and closes them with the block."""
-
-    def __init__(self, mirrors: Sequence["Mirror"]):
-        super().__init__()
-        self.mirrors = mirrors
-
-    def __enter__(self) -> Self:
-        for mirror in self.mirrors:
-            self.enter_context(mirror)
-        return super().__enter__()
-
-    def begin(self, points: Iterable[Point]) -> None:
-        """Open each logger and give it the points of earlier attempts, in the order of their steps."""
-        earlier = list(points)
-        for mirror in self.mirrors:
-            mirror.begin(earlier)
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Give each logger values of a step."""
-        for mirror in self.mirrors:
-            mirror.log(step, values)
 
 
 class Mirror:

@@ -41,7 +41,7 @@ from otfkd.runs.whole import seal_model
 from otfkd.training.batches import corpus_data, initial_teacher, labelled_data
 from otfkd.training.finished import mended
 from otfkd.training.launch import first_process_speaks, join, launch
-from otfkd.training.loggers import final_scores, make_mirror
+from otfkd.training.loggers import final_scores, make_mirrors
 from otfkd.training.needs import check_room
 from otfkd.training.parts import Parts, make_parts
 from otfkd.training.plan_text import describe, planned
@@ -130,10 +130,12 @@ def _train(run: Run, models: Models, plan: str, watch: PointReceiver | None) -> 
         broadcast(lambda: _check_end(run, models.student, parts.evaluators))
         _describe_run(run, plan)
     module, data = _learning(run, models, done, parts)
-    mirror = make_mirror(run, resumed=done > 0) if rank() == 0 else None
-    with mirror or contextlib.nullcontext():
+    mirrors = make_mirrors(run, resumed=done > 0) if rank() == 0 else []
+    with contextlib.ExitStack() as opened:
+        for mirror in mirrors:
+            opened.enter_context(mirror)
         with stop_flag() as stopping:
-            receiver = Several([one for one in (mirror, watch) if one is not None])
+            receiver = Several(mirrors if watch is None else [*mirrors, watch])
             driver = _driver(run, receiver, lambda: any_process(stopping()), parts.evaluators)
             report = StepReport(driver, config.logger.every, config.trainer.max_steps)
             # The user's come before the driver, whose checkpoint of a step so has what they made of it.
@@ -150,8 +152,7 @@ def _train(run: Run, models: Models, plan: str, watch: PointReceiver | None) -> 
         tasks = ", ".join(task.name for task in (run.suite.dev, *run.suite.test))
         with explain_divergence(driver), waiting(f"scoring on {tasks}"):
             rows = broadcast(lambda: _test(run, models.student, driver, module.skipped, parts.evaluators))
-        if mirror is not None:
-            mirror.log(driver.step, final_scores(rows))
+        Several(mirrors).log(driver.step, final_scores(rows))
     return rows
 
 

@@ -1,5 +1,6 @@
 """Loggers mirror a run's own files, are rebuilt from them, and stop nothing when they fail."""
 
+import contextlib
 import csv
 import importlib.util
 import os
@@ -15,7 +16,8 @@ from otfkd.base.errors import Interrupted, UserError
 from otfkd.config.composition import prepare_overrides
 from otfkd.config.identity import config_hash
 from otfkd.config.schema import Config
-from otfkd.training.loggers import Mirror, Mirrors, final_scores
+from otfkd.runs.log import Several
+from otfkd.training.loggers import Mirror, final_scores
 from otfkd.training.train import train
 from tests.support.logged import points_of, warnings
 from tests.support.published import make_cost
@@ -186,7 +188,8 @@ def test_of_several_loggers_each_fails_alone(caplog: pytest.LogCaptureFixture) -
 
     failing, whole, unclosed = Kept(2), Kept(), Kept(0)
     named = {"W&B": lambda: failing, "MLflow": broken, "CSV": lambda: whole, "TensorBoard": lambda: unclosed}
-    with Mirrors([Mirror(name, open) for name, open in named.items()]) as mirrors:
+    with contextlib.ExitStack() as opened:
+        mirrors = Several([opened.enter_context(Mirror(name, open)) for name, open in named.items()])
         mirrors.begin(iter([(1, {"loss": 1.0})]))
         for step in (2, 3):
             mirrors.log(step, {"loss": 1.0})
