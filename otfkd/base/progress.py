@@ -43,6 +43,11 @@ class Pace:
         self.told = time.monotonic()
         return True
 
+    def left(self, done: int) -> str:
+        """Behind the name of the next thing: what `times` says, once so many are done; nothing before that."""
+        self.done = done
+        return f" ({self.times()})" if done > self.before else ""
+
     def times(self) -> str:
         """How long it has taken, and may still take."""
         elapsed = time.monotonic() - self.began

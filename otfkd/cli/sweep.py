@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from otfkd.base.errors import Interrupted, UserError, exits_as_errors, first_line, refusals_as_user_errors
 from otfkd.base.files import write_text
 from otfkd.base.logs import log_to_terminal
+from otfkd.base.progress import Pace
 from otfkd.base.signals import stop_flag
 from otfkd.config.composition import usable
 from otfkd.config.schema import Root
@@ -126,6 +127,7 @@ class SweepTask:
         self.swept = {override.key_or_group for override in parsed if override.is_sweep_override()}
         self.shared = {override.key_or_group for override in parsed} - self.swept
         self.total = total
+        self.pace = Pace(total)
         self.here = True
         self.identity = secrets.token_hex(4)  # in the notes' names: a user may have named another sweep's folder
 
@@ -141,7 +143,9 @@ class SweepTask:
                 if self.launcher == "joblib" and _told_to_stop()():
                     raise Interrupted("not begun, because a signal came")
             about = HydraConfig.get()
-            log.info("%s", self._counted(about.job.num, about.overrides.task))
+            # Elsewhere nobody knows how long the jobs before took.
+            left = self.pace.left(about.job.num) if self.here and about.job.num < self.total else ""
+            log.info("%s%s", self._counted(about.job.num, about.overrides.task), left)
             with refusals_as_user_errors(), exits_as_errors():
                 used = usable(composed, self.schema, self.shared)
                 write = functools.partial(self._write, used)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from otfkd.base.errors import Interrupted, UserError, exits_as_errors, refusals_as_user_errors
+from otfkd.base.progress import Pace
 from otfkd.config.composition import key_of, load_evaluate_config, loaded, prepare_overrides
 from otfkd.config.schema import Config, EvaluateConfig
 from otfkd.config.sections import EvaluationConfig, ModelConfig
@@ -199,8 +200,9 @@ def run_jobs(jobs: Sequence[Job], finished: Callable[[Published], None] | None =
     """
     outcome = Outcome()
     folders: dict[Key, Path] = {}
+    pace = Pace(len(jobs))
     for number, job in enumerate(jobs, 1):
-        log.info("[%d/%d] %s", number, len(jobs), job)
+        log.info("[%d/%d] %s%s", number, len(jobs), job, pace.left(number - 1))
         try:
             with refusals_as_user_errors(), exits_as_errors():
                 made = _run(job, folders)

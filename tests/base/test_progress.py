@@ -57,6 +57,13 @@ def test_what_is_left_is_told_by_what_this_attempt_did(clock: Clock) -> None:
     assert pace.times() == "5 s, about 5 s left"
 
 
+def test_the_next_of_several_things_is_told_with_the_time_for_the_rest(clock: Clock) -> None:
+    pace = Pace(3)
+    assert pace.left(0) == ""
+    clock.now = 60.0
+    assert pace.left(1) == " (60 s, about 120 s left)"
+
+
 def test_steps_larger_than_a_tenth_take_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     with counted("sentences", 5) as advance:
         advance(3)

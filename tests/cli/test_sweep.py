@@ -41,7 +41,9 @@ def test_every_job_is_checked_before_the_first_and_announced_at_its_turn(
 ) -> None:
     swept = otfkd_command("train", *overrides, *ONE_STEP, "objective.kd_weight=0,1", "-m", "seed=0,1", "dry_run=true")
     told = [line for line in swept.err.splitlines() if line.startswith("job ")]
-    assert [line.partition(": objective.kd_weight is above 0")[0] for line in told] == [
+    assert [" (" in line for line in told] == [False] * 3 + [True] * 3
+    assert all(re.search(r" \(\d+ s, about \d+ s left\)$", line) for line in told[3:])
+    assert [line.partition(": objective.kd_weight is above 0")[0].partition(" (")[0] for line in told] == [
         "job 3 of 4: objective.kd_weight=1 seed=0 cannot run",
         "job 4 of 4: objective.kd_weight=1 seed=1 cannot run",
         "job 1 of 4: objective.kd_weight=0 seed=0",
