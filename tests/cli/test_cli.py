@@ -280,7 +280,7 @@ def test_eval_refuses_a_mistake(otfkd_command: Command, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [(), ("trian",), ("--hlep",)])
 def test_an_unknown_command_lists_the_commands(otfkd_command: Command, arguments: tuple[str, ...]) -> None:
-    assert_refused(otfkd_command(*arguments), "train, eval, export, compare, figures, reproduce, runs")
+    assert_refused(otfkd_command(*arguments), "train, eval, export, compare, figures, reproduce, search, runs")
 
 
 @pytest.fixture

@@ -253,6 +253,10 @@ FAST = ("distill_static", "terms", "otfkd", "otfkd_pool", "otfkd_gated", "finetu
 
 # Keys of docs/usage.md's commands that no sentence about method, teachers or data depends on, by their keys.
 ELSEWHERE = {
+    "evaluation.also": "tests/evaluation/test_also.py: the card is of the run's own suite",
+    "evaluation.queries": "as above",
+    "evaluation.corpus": "as above",
+    "evaluation.qrels": "as above",
     "trainer.on_nonfinite": "tests/reporting/test_card.py: no loss of a tiny run is infinite",
     "trainer": "the processes are the same run",
     "trainer.fast_dev_run": "it leaves no model",

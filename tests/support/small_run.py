@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +21,7 @@ from otfkd.data.labelled import LEARNS_FROM, Examples
 from otfkd.distill.schedule import Plan
 from otfkd.runs.rotations import Comparison
 from otfkd.training.run import Run
+from tests.support.texts import make_suite
 
 SENTENCES, WORDS = 6, 9
 
@@ -82,7 +83,7 @@ def outcome(config: Config, plan: Plan, folder: Path) -> dict[str, Any]:
     supervised = config.objective.supervised
     teachers = otfkd.training.run._find_teachers(config) if config.teacher.source == "model" else ()
     data: Any = Corpus(folder, "") if supervised is None else Examples("", LEARNS_FROM[supervised], (), ())
-    run = Run(config, plan, Path(config.model.path), teachers, data, SENTENCES, cast(Any, None), {"model": ""})
+    run = Run(config, plan, Path(config.model.path), teachers, data, SENTENCES, make_suite(), {"model": ""})
     module: Any = otfkd.training.train._learning(run, run.load_models(), 0)[0]
     driver = otfkd.training.train._driver(run, None, lambda: False)
     optimizer = module.configure_optimizers()
