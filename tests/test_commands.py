@@ -32,12 +32,12 @@ USAGE = (ROOT / "docs/usage.md").read_text()
 COMMANDS = list(dict.fromkeys([*commands((ROOT / "README.md").read_text()), *commands(USAGE)]))
 
 # What only names a command in a sentence.
-NAMES = {"eval", "reproduce", "compare", "export --push", "runs/simcse/HASH"}
+NAMES = {"eval", "reproduce", "compare", "export", "search", "export --push", "runs/simcse/HASH"}
 # What this machine may lack, and the sentence that then ends a command; the first part that a command has counts.
 LACKING = {
     "hydra/launcher=slurm": "finds no srun",
     "trainer=ddp": "no GPU is to be seen here|trainer.devices=4",
-    "--push": "hub|repository",
+    "--push": "hub|repository|not pushed",
     "--watch": "draws on a terminal",
     "bert_base": "from the hub",
     "roberta_large": "from the hub",
@@ -45,8 +45,10 @@ LACKING = {
     "data.repo=$HUB": "hub",
     "data=wiki1m": "hub",
     "finetune_nli": "hub",
-    "evaluation=mteb": "hub",
+    "evaluation=mteb": "hub|mteb",
+    "evaluation=beir_nano": "cannot be had",
     "evaluation=transfer": "MR|transfer|SentEval",
+    "evaluation.also=[transfer]": "MR|transfer|SentEval",
 }
 # What is given elsewhere, as it takes other processes, a server that is waited for, or the default encoder.
 ELSEWHERE = {
@@ -137,6 +139,18 @@ def named(here: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
+# What fits the small run in the place of what a page has.
+_SMALLER = {
+    "trainer.chunk=128": "trainer.chunk=2",
+    "evaluation.every=50": "evaluation.every=1",
+    "objective.dims=[384,256,128,64]": "objective.dims=[32,16,8]",
+}
+_SEARCH = (
+    "--trials=1", "--seeds=0", "model=tiny", "model.pooler=cls", "data.batch_size=4", "data.max_length=16",
+    "trainer.max_steps=210", "trainer.accelerator=cpu", "evaluation.every=70",
+)  # fmt: skip
+
+
 def _few(given: list[str]) -> list[str]:
     """A training command's overrides with those of a small run, where it has none of its own and reads them."""
     keys = {text.partition("=")[0] for text in given}
@@ -154,7 +168,7 @@ def _few(given: list[str]) -> list[str]:
     if keys & {"model"}:
         more = more[2:]
     more = [text for text in more if text.partition("=")[0] not in keys]
-    job = [text.replace("trainer.chunk=128", "trainer.chunk=2") for text in kept]
+    job = [_SMALLER.get(text, text) for text in kept]
     unread = _unread(job, more)
     return [*job, *(text for text in more if text not in unread)]
 
@@ -171,7 +185,9 @@ def arguments(command: str, named: dict[str, str]) -> list[str]:
     for variable, value in named.items():
         command = command.replace(variable, value)
     words = shlex.split(command.partition(" | ")[0])
-    if words[:1] == ["train"] and any("=" in word for word in words) and "-sc" not in words:
+    if words[:1] == ["search"]:
+        return [*words, *_SEARCH]
+    if words[:1] == ["train"] and "-c" not in words and any("=" in word for word in words) and "-sc" not in words:
         flags = words[1 : next(place for place, word in enumerate(words) if "=" in word)]
         return ["train", *flags, *_few(words[1 + len(flags) :])]
     if words[:1] == ["reproduce"] and not {"--check", "--fill", "--dry-run", "--publish"} & set(words):
