@@ -14,11 +14,17 @@ def check_grade(given: str | float, where: str) -> float:
     Raises:
         UserError: it is not a number from 0 to 5, naming where it stands.
     """
-    try:
-        grade = float(given)
-    except (TypeError, ValueError):
-        grade = math.nan
-    if not 0 <= grade <= 5:
+    grade = finite(given)
+    if grade is None or not 0 <= grade <= 5:
         shown = str(given).strip()[:40]
         raise UserError(f"{where} has the grade {shown!r}, not a number from 0 to 5: fetch the data again")
     return grade
+
+
+def finite(value: object) -> float | None:
+    """A finite number, as tables have it or as text; None for anything else."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

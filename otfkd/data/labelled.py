@@ -1,6 +1,5 @@
 """Labelled examples for fine-tuning: graded pairs, classified pairs, and triplets with a hard negative."""
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from otfkd.base.hashing import sha256_bytes
 from otfkd.config.sections import DataConfig
 from otfkd.data.corpus import Corpus
 from otfkd.data.formats import filled, recognize
+from otfkd.data.grades import finite
 from otfkd.data.mapped import mapped_rows
 from otfkd.data.senteval import find, read_sick, read_sick_judgments, read_stsb
 from otfkd.data.sts import DevTask, Pair, Task, as_pair, found_again
@@ -235,11 +235,8 @@ def _sentence(value: object, where: str) -> str:
 
 
 def _grade(text: str, where: str, top: float) -> float:
-    try:
-        grade = float(text)
-    except ValueError:
-        grade = math.nan
-    if not 0 <= grade <= top:
+    grade = finite(text)
+    if grade is None or not 0 <= grade <= top:
         raise UserError(
             f"{where} has the grade {text.strip()[:40]!r}: give a number from 0 to {top:g}, or the right "
             "data.grade_scale"

@@ -1,6 +1,5 @@
 """Graded pairs of a user's own: two sentences and a grade a row, on whatever scale and in whatever language."""
 
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from otfkd.base.errors import UserError
 from otfkd.data.formats import TextFile, filled, recognize
-from otfkd.data.grades import GradedPairs
+from otfkd.data.grades import GradedPairs, finite
 from otfkd.data.sources import matching
 
 COLUMNS = ("sentence1", "sentence2", "score")
@@ -85,11 +84,8 @@ def _columns(file: TextFile) -> list[str]:
 
 
 def _grade(value: Any, where: str) -> float:
-    try:
-        grade = float(value)
-    except (TypeError, ValueError):
-        grade = math.nan
-    if not math.isfinite(grade):
+    grade = finite(value)
+    if grade is None:
         shown = "no grade" if value is None or not str(value).strip() else f"the grade {str(value).strip()[:40]!r}"
         raise UserError(f"{where} has {shown}: give a number, with a point for decimals")
     return grade

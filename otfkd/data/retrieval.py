@@ -1,7 +1,6 @@
 """Retrieval tasks in BEIR's layout (Thakur et al. 2021): queries, a corpus, and which documents answer which query."""
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from otfkd.base.hashing import sha256_bytes
 from otfkd.config.sections import EvaluationConfig
 from otfkd.data.corpus import repeat_key
 from otfkd.data.formats import TextFile, as_text, filled, recognize
+from otfkd.data.grades import finite
 from otfkd.data.hub import load_split
 from otfkd.data.joined import Table
 
@@ -175,10 +175,7 @@ def _id(value: Any, where: str) -> str:
 
 
 def _grade(value: Any, where: str) -> float:
-    try:
-        grade = float(value)
-    except (TypeError, ValueError):
-        grade = math.nan
-    if not math.isfinite(grade):
+    grade = finite(value)
+    if grade is None:
         raise UserError(f"{where} has the score {str(value)[:40]!r}: give a number, above 0 for an answer")
     return grade
