@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from otfkd.base.errors import UserError
 from otfkd.config.composition import compose, load_config, prepare_overrides
+from otfkd.config.given import unmet
 from otfkd.config.groups import conf_dir, groups, options
 from otfkd.config.identity import config_hash
 from otfkd.config.markers import AddedLater, HashedAs
@@ -65,30 +66,6 @@ def test_every_experiment_composes_at_every_profile(experiment: str, profile: st
     config = load_config([f"experiment={experiment}", *sized, *taught, "paths.data_root=/data"])
     assert config.name == experiment
     assert config.teacher.path == ("some/model" if distils else None)
-
-
-@pytest.mark.parametrize(
-    "group", [group for group in groups() if group not in ("experiment", "profile", "debug", "hydra")]
-)
-def test_every_choice_of_every_group_composes(group: str) -> None:
-    needed = {
-        "model": ["model.path=x"],
-        "teacher=custom": ["teacher.path=x", "objective=distill"],
-        "teacher=minilm": ["objective=distill"],
-        "teacher=self": ["teacher.warmup_steps=1", "objective=distill"],
-        "data=text": ["data.path=x"],
-        "data=labelled": ["data.path=x"],
-        "data=custom": ["data.path=a:B"],
-        "data=dataset": ["data.repo=x"],
-        "schedule": ["teacher=minilm", "objective=distill"],
-        "schedule=at": ["teacher=minilm", "objective=distill", "schedule.at=[1]"],
-    }
-    for choice in options("objective"):
-        needed[f"objective={choice}"] = ["teacher=minilm"] if choice.startswith(("distill", "rankcse")) else []
-    needed["objective=custom"] = ["objective.fn=a:b"]
-    for choice in options(group):
-        more = needed.get(f"{group}={choice}", needed.get(group, []))
-        assert load_config([f"{group}={choice}", *more])
 
 
 @pytest.mark.parametrize(("command", "schema"), [("train", Config), ("evaluate", EvaluateConfig)])
@@ -497,3 +474,38 @@ def test_experiments_and_profiles_choose_only_what_exists() -> None:
     for line in named:
         group, choice = line.split("override /")[1].split(": ")
         assert (conf_dir() / group / f"{choice}.yaml").is_file(), line
+
+
+TAUGHT = ("teacher=minilm", "objective=distill")
+# What a choice needs beside it to compose; a group stands for the rest of its choices.
+BESIDE = {
+    "schedule=never": (),
+    "schedule=at": (*TAUGHT, "schedule.at=[2,4]"),
+    "schedule": TAUGHT,
+    "data=text": ("data.path=text.txt",),
+    "data=custom": ("data.path=package.module:Class",),
+    "data=dataset": ("data.repo=org/name",),
+    "data=labelled": ("data.path=pairs.csv",),
+    "teacher=custom": ("teacher.path=folder", "objective=distill"),
+    "teacher=minilm": TAUGHT,
+    "teacher=self": ("teacher.warmup_steps=3", "objective=distill"),
+    "model=custom": ("model.path=folder",),
+    "objective=custom": ("objective.fn=package.module:function",),
+    **{f"objective={one}": TAUGHT[:1] for one in options("objective") if one.startswith(("distill", "rankcse"))},
+    **{f"experiment={one}": TAUGHT[:1] for one in EXPERIMENTS if one.startswith("distill")},
+    "profile=small": ("paths.data_root=folder",),
+}
+EVERY_CHOICE = [f"{group}={choice}" for group in groups() if group != "hydra" for choice in options(group)]
+
+
+@pytest.mark.parametrize("choice", EVERY_CHOICE)
+def test_with_every_choice_a_key_is_hashed_or_the_machines_or_refused(choice: str) -> None:
+    group = choice.partition("=")[0]
+    config = load_config([choice, *BESIDE.get(choice, BESIDE.get(group, ()))])
+    name = hashed(config)
+    lost = [
+        key
+        for key in LEAVES
+        if unmet(config, key) is None and (hashed(changed(config, key)) == name) != (key in MACHINE)
+    ]
+    assert lost == []
