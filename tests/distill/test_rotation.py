@@ -215,7 +215,10 @@ def test_each_step_sees_the_planned_lines_once(configure: Callable[..., Config],
     assert len({line for lines in recorder.lines for line in lines}) == 56  # of 60: not yet a second pass
 
 
-def test_what_the_last_checkpoint_names_is_never_pruned(configure: Callable[..., Config], tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", [False, True], ids=["whole", "killed after its checkpoint"])
+def test_what_the_last_checkpoint_names_is_never_pruned(
+    configure: Callable[..., Config], tmp_path: Path, killed: bool
+) -> None:
     class Look(L.Callback):
         """Comes last, and reads the checkpoint there is as a resume would."""
 
@@ -230,10 +233,18 @@ def test_what_the_last_checkpoint_names_is_never_pruned(configure: Callable[...,
                 assert named <= there, f"after step {trainer.global_step}"
                 self.named.append(named)
 
+    class Die(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+            if trainer.global_step == 5:
+                raise RuntimeError("killed")
+
+    few = ("schedule.every=2", "schedule.keep_snapshots=1", "trainer.checkpoint_every=5")
+    config = configure("experiment=otfkd", *few)
+    if killed:
+        with joined_by(Die()), pytest.raises(RuntimeError, match="killed"):
+            train(config)
     with joined_by(Look()):
-        train(
-            configure("experiment=otfkd", "schedule.every=2", "schedule.keep_snapshots=1", "trainer.checkpoint_every=5")
-        )
+        train(config)
     # The checkpoint of step 5 still names what the run was done with at step 8.
     assert {"step-00000004"} in Look.named and len(Look.named) >= 7
 
