@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from otfkd.base.errors import UserError
 from otfkd.config.composition import compose, load_config, prepare_overrides
 from otfkd.config.schema import Config, EvaluateConfig, Root
+from otfkd.search.space import preset
 from otfkd.tables.cited import pages, wrong_figures
 from otfkd.tables.definition import load_table
 from tests.support.pages import code
@@ -125,7 +126,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a user's own configs, as docs/usage.md has its files."""
     page = (DOCS / "usage.md").read_text()
     files = re.findall(r"`mine/([\w/]+\.yaml)`[^`]*```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert len(files) == 3
+    assert len(files) == 4
     for name, text in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -137,6 +138,7 @@ def test_the_presets_of_the_page_are_used(mine: Path) -> None:
     config = load_config(["experiment=my_method"])
     assert (config.name, config.schedule.every, config.objective.kd_weight) == ("my_method", 50, 0.25)
     assert load_table("my_table", "mini").baseline == "simcse"
+    assert preset("my_space")[0] == "schedule.every=interval(20, 200)"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
